@@ -275,23 +275,21 @@ def signature_of(secret, signed, stamp, canonical):
 
 def check_time(stamp, day, now):
     """Refuse a request signed more than five minutes from `now`, as STS words it."""
-    refused = lambda text: AwsError(403, "SignatureDoesNotMatch", text)  # noqa: E731
-    signed_at = parse_stamp(stamp)
+    signed_at, oldest, newest = parse_stamp(stamp), now - SKEW, now + SKEW
+    wrong = ""
     if stamp[:8] != day:
-        raise refused(
+        wrong = (
             f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date "
             f"from HTTP: '{day}' != '{stamp[:8]}', from '{stamp}'."
         )
-    if signed_at < now - SKEW:
-        raise refused(
-            f"Signature expired: {stamp} is now earlier than {stamped(now - SKEW)} "
-            f"({stamped(now)} - 5 min.)"
-        )
-    if signed_at > now + SKEW:
-        raise refused(
-            f"Signature not yet current: {stamp} is still later than {stamped(now + SKEW)} "
-            f"({stamped(now)} + 5 min.)"
-        )
+    elif signed_at < oldest:
+        said = f"{stamped(oldest)} ({stamped(now)} - 5 min.)"
+        wrong = f"Signature expired: {stamp} is now earlier than {said}"
+    elif signed_at > newest:
+        said = f"{stamped(newest)} ({stamped(now)} + 5 min.)"
+        wrong = f"Signature not yet current: {stamp} is still later than {said}"
+    if wrong:
+        raise AwsError(403, "SignatureDoesNotMatch", wrong)
 
 
 def stamped(moment):
