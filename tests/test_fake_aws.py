@@ -107,7 +107,7 @@ def test_issued_credentials_sign_later_requests(client):
 
 
 @pytest.mark.parametrize(
-    "credentials, code",
+    ("credentials", "code"),
     [
         ((KEY_ID, "another secret", None), "SignatureDoesNotMatch"),
         (("AKIADUMMYUNKNOWN0000", SECRET, None), "InvalidClientTokenId"),
@@ -153,7 +153,7 @@ def test_lifetime_knob(client, fake_aws):
 
 
 @pytest.mark.parametrize(
-    "skew, text", [(3600, "Signature expired: "), (-3600, "Signature not yet current: ")]
+    ("skew", "text"), [(3600, "Signature expired: "), (-3600, "Signature not yet current: ")]
 )
 def test_a_wrong_clock(fake_aws, client, refused, skew, text):
     fake_aws.skew = skew
@@ -227,7 +227,7 @@ def test_chained_roles_have_an_hour(client, refused, through):
         assume(second, name, DurationSeconds=3601)
 
 
-@pytest.mark.parametrize("duration, good", [(899, False), (900, True), (129600, True),
+@pytest.mark.parametrize(("duration", "good"), [(899, False), (900, True), (129600, True),
                                             (129601, False)])  # fmt: skip
 def test_bounds_of_a_session(client, refused, duration, good):
     expected = contextlib.nullcontext() if good else refused("ValidationError", "'durationSeconds'")
@@ -236,7 +236,7 @@ def test_bounds_of_a_session(client, refused, duration, good):
 
 
 @pytest.mark.parametrize(
-    "role, duration, text",
+    ("role", "duration", "text"),
     [
         ("admin", 899, "greater than or equal to 900"),
         ("admin", 43201, "less than or equal to 43200"),
