@@ -1,0 +1,4239 @@
+#!/usr/bin/env python3
+"""awsvault: keep AWS keys in a keystore, hand out only short-lived credentials.
+
+One module, read from top to bottom; a room uses only names of its own or of a room above it:
+
+    Basics        limits, errors, text that is safe to show
+    Values        the words: Secret, Credentials, SessionKey, durations and times
+    World         the only doors out: run a tool, files, terminal, clock, locks, replacing the
+    process
+    Keystores     named blobs at rest: Keystore.get/set/delete/keys, one class per backend
+    Vault         what the blobs mean: credentials and sessions over a keystore
+    Config        ~/.aws/config, environment, flags -> ProfileConfig; SETTINGS is a table
+    Prompts       how an MFA code is asked for; PROMPTERS is a table
+    AWS           STS; the only place that imports botocore
+    Providers     one class per way to get credentials: Provider.retrieve() -> Credentials
+    Chain         which providers, in what order; pure: opens no door
+    Child         environment in, process out
+    Commands      one function per subcommand, returns an exit status
+    Command line  COMMANDS table, argv -> command, errors -> one line and an exit code
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Any, NoReturn, Protocol, TypeVar
+
+    from typing_extensions import Self, dataclass_transform
+
+    class Bundle(Protocol):
+        """What the packed program knows of its own file (made by __main__.py)."""
+
+        path: str
+        build_id: str
+
+        def load_libraries(self) -> None: ...
+        def manifest(self) -> dict[str, str]: ...
+        def cleanup(self) -> None: ...
+        def verify(self) -> list[str]: ...
+
+    V = TypeVar("V", bound="Value")
+else:
+
+    def dataclass_transform(**_options):
+        """Stand in for the type checker's decorator: at run time it does nothing."""
+        return lambda cls: cls
+
+
+__version__ = "1.0.0"
+
+# ======================================================================
+# Basics
+# ======================================================================
+# Limits, errors, text that is safe to show. Knows nothing of AWS or of keystores.
+
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+MAX_ITEM_BYTES = 1024 * 1024
+MAX_PASSPHRASE_BYTES = 64 * 1024
+MAX_FILE_NAME_BYTES = 255
+LOCK_WAIT_SECONDS = 120.0
+PROMPT_WAIT_SECONDS = 90.0
+TOOL_WAIT_SECONDS = 30.0
+
+EXIT_USAGE = 2
+EXIT_NEEDS_PERSON = 3
+EXIT_BUG = 70
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class AwsVaultError(Exception):
+    """What went wrong, for a person: one line, at most one hint, and an exit code."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "", exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class UsageError(AwsVaultError):
+    """The command line, a variable or the configuration asks for what can't be."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UsageError):
+    """The AWS config file can't be read, or says what can't be."""
+
+
+class NeedsPerson(AwsVaultError):
+    """This process would have to ask a person, and can't."""
+
+    exit_code = EXIT_NEEDS_PERSON
+
+
+class KeystoreError(AwsVaultError):
+    """A keystore is locked, broken or refuses; never the same as a missing item."""
+
+
+class ItemNotFound(KeystoreError):
+    """There is no item of that name: the only error that means "not there"."""
+
+
+class DamagedItem(KeystoreError):
+    """One item can't be read though the keystore works."""
+
+
+class ToolError(AwsVaultError):
+    """A program that was started to help is missing, failed, or took too long."""
+
+
+class AwsError(AwsVaultError):
+    """AWS could not be reached, or refused; ``code`` is AWS's word for it, if it gave one."""
+
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+
+
+def is_control(character: str) -> bool:
+    """Tell whether a character moves the cursor, hides text or turns its direction."""
+    return (
+        character < " "
+        or "\x7f" <= character <= "\x9f"
+        or character in BIDI_CONTROLS
+        or "\ud800" <= character <= "\udfff"
+    )
+
+
+def printable(text: object) -> str:
+    r"""Make foreign text safe for a terminal: control and bidi characters become ``\xNN``."""
+    return "".join(
+        f"\\x{ord(character):02x}" if is_control(character) else character
+        for character in str(text)
+    )
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """Return a hint that names the few most similar of ``names``, or nothing."""
+    import difflib
+
+    similar = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(printable, similar))}?" if similar else ""
+
+
+def os_reason(error: OSError) -> str:
+    """Say an operating system's error in its own lower-case words."""
+    return (error.strerror or str(error)).lower()
+
+
+# ======================================================================
+# Values
+# ======================================================================
+# The words of the program. A value never changes; the next one is made from it.
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False)
+class Value:
+    """A frozen record: annotated class attributes are its fields, in order.
+
+    Stands in for a frozen dataclass, whose import alone would double the start-up time.
+    """
+
+    _fields: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        annotated = cls.__annotations__
+        cls._fields += tuple(
+            name for name in annotated if name not in cls._fields and not name.startswith("_")
+        )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(self._fields):
+            raise TypeError(f"{type(self).__name__} takes {len(self._fields)} values")
+        values = dict(zip(self._fields, args))
+        for name, value in kwargs.items():
+            if name in values or name not in self._fields:
+                raise TypeError(f"{type(self).__name__}: unexpected {name}")
+            values[name] = value
+        for name in self._fields:
+            if name not in values and not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__}: {name} is missing")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        return f"{type(self).__name__}({shown})"
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self._fields)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return type(self)(**{**{name: getattr(self, name) for name in self._fields}, **changes})
+
+
+class Secret:
+    """Text that must not be shown: no repr, format, JSON or pickle of it tells what it is."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, value: str | bytes) -> None:
+        self._data = (
+            value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+        )
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._data.decode("utf-8", "surrogateescape")
+
+    def reveal_bytes(self) -> bytes:
+        """Return the text as UTF-8."""
+        return self._data
+
+    def stripped(self) -> Secret:
+        """Return it without white space around it."""
+        return Secret(self._data.strip())
+
+    def without_newline(self) -> Secret:
+        """Return it without one newline at its end, as programs print one."""
+        for ending in (b"\r\n", b"\n"):
+            if self._data.endswith(ending):
+                return Secret(self._data[: -len(ending)])
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __eq__(self, other: object) -> bool:
+        import hmac
+
+        return isinstance(other, Secret) and hmac.compare_digest(self._data, other._data)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+class Credentials(Value):
+    """What signs a request. Only temporary ones have a token; ``expiration`` is UTC, or None."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret | None = None
+    expiration: datetime.datetime | None = None
+    account_id: str = ""
+
+
+UTC = datetime.timezone.utc
+SESSION_TYPES = {
+    "session": "sts.GetSessionToken",
+    "role": "sts.AssumeRole",
+    "web identity": "sts.AssumeRoleWithWebIdentity",
+    "process": "credential_process",
+}
+TOKEN_PREFIX = "oidc:"
+
+
+def b64url(data: bytes) -> str:
+    """Encode as URL-safe base64 without padding."""
+    import binascii
+
+    return binascii.b2a_base64(data, newline=False).decode().translate({43: 45, 47: 95, 61: None})
+
+
+def unb64url(text: str) -> bytes:
+    """Decode URL-safe base64 without padding; anything else raises ValueError."""
+    import binascii
+
+    if not set(text) <= B64URL_ALPHABET or len(text) % 4 == 1:
+        raise ValueError("not base64url")
+    return binascii.a2b_base64(text.translate({45: 43, 95: 47}) + "=" * (-len(text) % 4))
+
+
+B64URL_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+class SessionKey(Value):
+    """The name a session is stored under, in aws-vault's form:
+    ``TYPE,b64(PROFILE),b64(THIRD),UNIXTIME``."""
+
+    type: str
+    profile: str
+    third: str
+    expires: int
+
+    def __str__(self) -> str:
+        return f"{self.prefix()}{self.expires}"
+
+    def prefix(self) -> str:
+        """Return the name up to its time: what all sessions of one kind share."""
+        profile, third = (
+            b64url(text.encode("utf-8", "surrogateescape")) for text in (self.profile, self.third)
+        )
+        return f"{self.type},{profile},{third},"
+
+    @classmethod
+    def parse(cls, name: str) -> SessionKey | None:
+        """Read a stored name; None if it is no session's."""
+        fields = name.split(",")
+        if len(fields) != 4 or not fields[0] or not fields[1]:
+            return None
+        if not (fields[3].isascii() and fields[3].isdigit()) or int(fields[3]) >= 2**63:
+            return None
+        try:
+            profile, third = (
+                unb64url(field).decode("utf-8", "surrogateescape") for field in fields[1:3]
+            )
+        except ValueError:
+            return None
+        return cls(fields[0], profile, third, int(fields[3]))
+
+
+def is_old_session(name: str) -> bool:
+    """Tell whether a name is one of aws-vault's older session forms, which its newer versions
+    delete."""
+    import re
+
+    return bool(
+        re.search(r"(?s)^.+ session \(\d+\)$", name)
+        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,\d{2,}$", name)
+        or re.search(r"^session:[^ :]*:[^ ]*:\d+$", name)
+    )
+
+
+def is_credential_name(name: str) -> bool:
+    """Tell whether a stored name is a profile's, not a session's or an SSO token's."""
+    return not (name.startswith(TOKEN_PREFIX) or SessionKey.parse(name) or is_old_session(name))
+
+
+def check_profile_name(name: str) -> None:
+    """Refuse a name that no keystore, or not aws-vault, would keep (UsageError)."""
+    reason = ""
+    if not name:
+        reason = "it is empty"
+    elif any(is_control(character) for character in name):
+        reason = "it has a control character"
+    elif name in (".", ".."):
+        reason = "it names a folder"
+    elif not is_credential_name(name):
+        reason = "aws-vault would take it for a session or a token, and delete it"
+    if reason:
+        raise UsageError(f"{printable(name)!r} can't be a profile's name: {reason}")
+
+
+DURATION_UNITS = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3,
+    "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800,
+}  # fmt: skip
+MIN_SESSION = datetime.timedelta(minutes=15)
+MAX_SESSION = datetime.timedelta(hours=36)
+MAX_ROLE = datetime.timedelta(hours=12)
+MAX_CHAINED_ROLE = datetime.timedelta(hours=1)
+
+
+def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedelta:
+    """Read Go's duration syntax with ``d`` and ``w`` added, in any order: ``90m``, ``1h30m``,
+    ``2d``.
+
+    A bare number is seconds if ``bare_seconds``, else ValueError, as anything else that is no
+    duration.
+    """
+    import re
+
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        if bare_seconds or int(text) == 0:
+            return datetime.timedelta(seconds=int(text))
+        raise ValueError(f"a number needs a unit, as in {text}s")
+    part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
+    if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
+        raise ValueError("not a duration such as 90m, 1h30m or 2d")
+    seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in re.findall(part, text))
+    if seconds >= 1e9:
+        raise ValueError("longer than any session")
+    return datetime.timedelta(seconds=seconds)
+
+
+def format_duration(duration: datetime.timedelta | int) -> str:
+    """Write a duration, or whole seconds, as Go does: ``59m59s``, ``1h0m0s``, ``-5m3s``."""
+    total = duration if isinstance(duration, int) else int(duration.total_seconds())
+    sign, (minutes, seconds) = "-" if total < 0 else "", divmod(abs(total), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{sign}{hours}h{minutes}m{seconds}s"
+    return f"{sign}{minutes}m{seconds}s" if minutes else f"{sign}{seconds}s"
+
+
+def parse_time(text: str) -> datetime.datetime:
+    """Read RFC 3339 with up to nine fraction digits (cut to six); ValueError otherwise."""
+    import re
+
+    match = re.fullmatch(
+        r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))",
+        text,
+    )
+    if not match:
+        raise ValueError(f"not an RFC 3339 time: {printable(text)}")
+    fraction = (match[7] or "").ljust(6, "0")[:6]
+    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    moment = datetime.datetime(year, month, day, hour, minute, second, int(fraction), UTC)
+    if not match[8]:
+        return moment
+    offset = datetime.timedelta(hours=int(match[9]), minutes=int(match[10]))
+    try:
+        return moment - offset if match[8] == "+" else moment + offset
+    except OverflowError:
+        raise ValueError(f"no time of this calendar: {printable(text)}") from None
+
+
+def format_time(moment: datetime.datetime) -> str:
+    """Write a time as ``YYYY-MM-DDTHH:MM:SSZ``, rounded down."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+GO_ESCAPES = {
+    ord("<"): "\\u003c",
+    ord(">"): "\\u003e",
+    ord("&"): "\\u0026",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def go_json(value: object) -> str:
+    """Write compact JSON with the escapes of Go's encoder, as aws-vault's items have them."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(GO_ESCAPES)
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object; ValueError for anything else, without quoting what may be a secret."""
+    import json
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def digest(*parts: str) -> str:
+    """Return the hex SHA-256 of some texts, each told apart from the next."""
+    import hashlib
+
+    sized = (f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256("".join(sized).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def mask(access_key_id: str) -> str:
+    """Show the last four characters of a key id."""
+    return f"{'*' * 16}{printable(access_key_id[-4:])}"
+
+
+# ======================================================================
+# World
+# ======================================================================
+# The only doors out: tools, files, terminal, clock, locks, replacing the process. Nothing below
+# this room
+# touches them by itself, so a test can watch every door, make it fail, or die at it.
+
+# What neither the command nor any program that helps us may see of our own environment. Removed,
+# not
+# emptied: several SDKs fail on an empty name.
+REMOVED_VARIABLES = frozenset(
+    """
+    AWS_ACCESS_KEY_ID AWS_ACCESS_KEY AWS_SECRET_ACCESS_KEY AWS_SECRET_KEY AWS_SESSION_TOKEN
+    AWS_SECURITY_TOKEN AWS_DELEGATION_TOKEN EC2_ACCESS_KEY EC2_SECRET_KEY AWS_CREDENTIAL_EXPIRATION
+    AWS_SESSION_EXPIRATION AWS_CREDENTIAL_FILE AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ROLE_ARN
+    AWS_ROLE_SESSION_NAME AWS_WEB_IDENTITY_TOKEN_FILE AWS_CONTAINER_CREDENTIALS_RELATIVE_URI
+    AWS_CONTAINER_CREDENTIALS_FULL_URI AWS_CONTAINER_AUTHORIZATION_TOKEN
+    AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE AWS_EC2_METADATA_SERVICE_ENDPOINT
+    AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE AWS_METADATA_URL AWS_IMDS_USE_IPV6 AWS_ACCOUNT_ID
+    AWS_SDK_LOAD_CONFIG AWS_MFA_SERIAL AWS_EXTERNAL_ID AWS_SESSION_TAGS AWS_TRANSITIVE_TAGS
+    AWS_SOURCE_IDENTITY AWS_MIN_TTL AWS_SESSION_TTL AWS_ASSUME_ROLE_TTL AWS_SESSION_TOKEN_TTL
+    AWS_CHAINED_SESSION_TOKEN_TTL AWS_FEDERATION_TOKEN_TTL _AWS_CLI_PROFILE_CHAIN
+    AWS_VAULT_FILE_PASSPHRASE AWS_VAULT_FILE_PASSPHRASE_FD AWS_VAULT_OP_CONNECT_TOKEN
+    AWS_VAULT_OP_SERVICE_ACCOUNT_TOKEN
+    """.split()
+)
+REMOVED_PREFIX = "AWS_BEARER_TOKEN_"
+
+
+def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without anybody's credentials and without our own settings' secrets."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in REMOVED_VARIABLES and not name.startswith(REMOVED_PREFIX)
+    }
+
+
+class ToolResult(Value):
+    """How a program that helped ended: its exit status (negative: a signal) and what it printed."""
+
+    status: int
+    output: Secret
+    errors: str
+
+
+class HolderInfo(Value):
+    """What a lock file says of its holder, and of the last attempt that AWS or a person refused."""
+
+    pid: int = 0
+    terminal: str = ""
+    refusals: int = 0
+    message: str = ""
+    hint: str = ""
+    exit_code: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> HolderInfo:
+        """Read a lock file's text; anything odd counts as nothing known."""
+        try:
+            data = parse_json_object(text)
+            return cls(
+                **{
+                    name: type(getattr(cls, name))(data[name])
+                    for name in cls._fields
+                    if name in data
+                }
+            )
+        except (ValueError, TypeError):
+            return cls()
+
+
+class LockTimeout(Exception):
+    """Raised by the alarm that ends a wait."""
+
+
+class Alarm:
+    """A time limit, in seconds, on a wait of the kernel's; raises LockTimeout inside the block."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __enter__(self) -> None:
+        import signal
+
+        def ring(_signal: int, _frame: object) -> NoReturn:
+            raise LockTimeout
+
+        self.previous = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, *_exception: object) -> None:
+        import signal
+
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.previous)
+
+
+class Lock:
+    """A flock that the kernel releases when the holder dies, whatever kills it.
+
+    As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
+    a holder
+    whom this process waited for was refused meanwhile, raises that refusal instead of trying it
+    again.
+    """
+
+    def __init__(self, world: World, name: str, wait: float, shared_refusals: bool) -> None:
+        self.world = world
+        self.name = name
+        self.wait = wait
+        self.shared_refusals = shared_refusals
+        self.fd = -1
+        self.info = HolderInfo()
+
+    def __enter__(self) -> Self:
+        folder = self.world.lock_folder()
+        if folder is None:
+            return self
+        path = os.path.join(folder, self.name)
+        waited, refusals_before = False, 0
+        while self.fd < 0:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            if not self._try(fd):
+                if not waited:
+                    waited, refusals_before = True, self._read(fd).refusals
+                self._wait(fd)
+            if self._is_current(fd, path):
+                self.fd = fd
+            else:
+                os.close(fd)
+        self.info = self._read(self.fd)
+        if self.shared_refusals and waited and self.info.refusals > refusals_before:
+            self.__exit__(None, None, None)
+            raise AwsVaultError(self.info.message, self.info.hint, self.info.exit_code)
+        self._write(self.info.replace(pid=os.getpid(), terminal=self.world.terminal_name()))
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self.fd < 0:
+            return
+        if (
+            self.shared_refusals
+            and isinstance(error, AwsVaultError)
+            and not isinstance(error, NeedsPerson)
+        ):
+            self._write(
+                self.info.replace(
+                    refusals=self.info.refusals + 1,
+                    message=error.message,
+                    hint=error.hint,
+                    exit_code=error.exit_code,
+                )
+            )
+        os.close(self.fd)
+        self.fd = -1
+
+    def _try(self, fd: int) -> bool:
+        import fcntl
+
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait(self, fd: int) -> None:
+        import fcntl
+
+        try:
+            with Alarm(self.wait):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+        except LockTimeout:
+            holder = self._read(fd)
+            os.close(fd)
+            where = f" on {printable(holder.terminal)}" if holder.terminal else ""
+            raise AwsVaultError(
+                f"gave up after {self.wait:.0f} seconds waiting for process "
+                f"{holder.pid}{where}, which is making this session",
+                "answer its prompt or end it",
+            ) from None
+
+    def _is_current(self, fd: int, path: str) -> bool:
+        # A cleaner may have removed the file meanwhile: then the lock is on a file nobody else will
+        # open.
+        held = os.fstat(fd)
+        if held.st_uid != self.world.uid():
+            os.close(fd)
+            raise AwsVaultError(f"{printable(path)} belongs to somebody else", "remove it")
+        try:
+            named = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+
+    def _read(self, fd: int) -> HolderInfo:
+        return HolderInfo.parse(os.pread(fd, 4096, 0).decode("utf-8", "replace"))
+
+    def _write(self, info: HolderInfo) -> None:
+        import json
+
+        self.info = info
+        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode()
+        try:
+            os.pwrite(self.fd, text, 0)
+            os.ftruncate(self.fd, len(text))
+        except OSError:
+            # On a full disk the lock itself still holds; only the note about its holder is lost.
+            return
+
+
+class World:
+    """Every door to the outside: environment, clock, files, locks, tools, terminal, and the next
+    process.
+
+    ``bundle`` is the packed program's knowledge of its own file; None when run from source.
+    """
+
+    def __init__(self, bundle: Bundle | None = None) -> None:
+        self.environ: dict[str, str] = dict(os.environ)
+        self.bundle = bundle
+        self.may_ask = True
+        self.debugging = False
+        self.core_limit: tuple[int, int] | None = None
+        self._said: set[str] = set()
+        self._lock_folder: str | None = None
+        self._locking_possible = True
+
+    # -- what is said ---------------------------------------------------
+
+    def out(self, text: str) -> None:
+        """Write a result to standard output."""
+        self._write_all(1, text.encode("utf-8", "surrogateescape"))
+
+    def say(self, text: str) -> None:
+        """Write one line for the person to standard error."""
+        self._write_all(2, f"awsvault: {text}\n".encode("utf-8", "surrogateescape"))
+
+    def say_once(self, text: str) -> None:
+        """Say a line the first time only."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
+
+    def debug(self, text: str) -> None:
+        """Say a line if --debug asked for it. Never give it a secret."""
+        if self.debugging:
+            self.say(f"debug: {text}")
+
+    def _write_all(self, fd: int, data: bytes) -> None:
+        while data:
+            data = data[os.write(fd, data) :]
+
+    # -- clock and identity ---------------------------------------------
+
+    def now(self) -> datetime.datetime:
+        """Return the time of this machine's clock, in UTC."""
+        return datetime.datetime.now(UTC)
+
+    def uid(self) -> int:
+        """Return the effective user id, whose files and processes are ours."""
+        return os.geteuid()
+
+    def random(self, size: int) -> bytes:
+        """Return unpredictable bytes."""
+        return os.urandom(size)
+
+    # -- folders ----------------------------------------------------------
+
+    def home(self) -> str:
+        """Return the person's home folder, which may be somebody else's (sudo): read there, don't
+        write."""
+        home = self.environ.get("HOME", "")
+        if home:
+            return home
+        import pwd
+
+        try:
+            return pwd.getpwuid(self.uid()).pw_dir
+        except KeyError:
+            raise AwsVaultError(
+                "HOME is not set, and this user has no entry that names one", "set HOME"
+            ) from None
+
+    def own_home(self) -> str:
+        """Return the home folder if it is this user's own; otherwise AwsVaultError says why nothing
+        is kept there."""
+        home = self.home()
+        try:
+            owner = os.stat(home).st_uid
+        except OSError as error:
+            raise AwsVaultError(
+                f"home folder {printable(home)}: {os_reason(error)}",
+                "set HOME, or name a folder with --file-dir",
+            ) from None
+        if owner != self.uid() or os.getuid() != self.uid():
+            raise AwsVaultError(
+                f"home folder {printable(home)} belongs to another user than this process",
+                "use sudo -H or sudo -i, or name a folder with --file-dir",
+            )
+        return home
+
+    def expand(self, path: str) -> str:
+        """Replace a leading ``~/`` by the home folder."""
+        return os.path.join(self.home(), path[2:]) if path.startswith("~/") else path
+
+    def private_folder(self, path: str) -> str:
+        """Make a folder, and what is missing above it, for this user alone; refuse somebody else's
+        (AwsVaultError)."""
+        self.make_folder(path)
+        self.check_private(path)
+        return path
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder, and what is missing above it, 0700 from birth."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(parent):
+            self.make_folder(parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise AwsVaultError(
+                f"can't make folder {printable(path)}: {os_reason(error)}"
+            ) from None
+
+    def check_private(self, path: str) -> None:
+        """Refuse a folder that is not ours, or that others may write to (AwsVaultError)."""
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            raise AwsVaultError(f"folder {printable(path)}: {os_reason(error)}") from None
+        if state.st_uid != self.uid():
+            raise AwsVaultError(
+                f"folder {printable(path)} belongs to user {state.st_uid}, not to user "
+                f"{self.uid()}",
+                "run as its owner, or name another folder",
+            )
+        if state.st_mode & 0o022:
+            raise AwsVaultError(
+                f"folder {printable(path)} can be written to by others",
+                f"chmod go-w {printable(path)}",
+            )
+
+    def lock_folder(self) -> str | None:
+        """Return the folder of the lock files; None, said once, where locking is impossible."""
+        if self._lock_folder is None and self._locking_possible:
+            for candidate in self._lock_folder_candidates():
+                try:
+                    self._lock_folder = self.private_folder(candidate)
+                    os.close(
+                        os.open(
+                            candidate, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                        )
+                    )
+                    if os.access(candidate, os.W_OK):
+                        return self._lock_folder
+                except (AwsVaultError, OSError):
+                    continue
+            self._lock_folder, self._locking_possible = None, False
+            self.say_once(
+                "warning: no folder for lock files can be written to; processes at once may ask "
+                "twice"
+            )
+        return self._lock_folder
+
+    def _lock_folder_candidates(self) -> Iterator[str]:
+        try:
+            yield os.path.join(self.own_home(), ".awsvault", "locks")
+        except AwsVaultError:
+            pass
+        if os.path.isdir(f"/run/user/{self.uid()}"):
+            yield f"/run/user/{self.uid()}/awsvault"
+        yield f"/tmp/awsvault-{self.uid()}"
+
+    def lock(
+        self, *what: str, wait: float = LOCK_WAIT_SECONDS, shared_refusals: bool = False
+    ) -> Lock:
+        """Return the lock for what the words name, the same in every process of this user."""
+        return Lock(self, digest(*what)[:32], wait, shared_refusals)
+
+    # -- files ------------------------------------------------------------
+
+    def read_file(self, path: str, limit: int) -> bytes:
+        """Return a whole file of at most ``limit`` bytes. OSError as the system says; EFBIG if it
+        is larger."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return self._read_to_end(fd, limit)
+        finally:
+            os.close(fd)
+
+    def read_descriptor(self, fd: int, limit: int) -> bytes:
+        """Read an inherited descriptor to its end and close it, so that no later process can read
+        it again."""
+        try:
+            return self._read_to_end(fd, limit)
+        finally:
+            os.close(fd)
+
+    def read_line(self, fd: int) -> Secret:
+        """Read one line of a descriptor and not a byte more: the rest is the command's."""
+        line = b""
+        while (byte := os.read(fd, 1)) not in (b"", b"\n") and len(line) < MAX_PASSPHRASE_BYTES:
+            line += byte
+        return Secret(line)
+
+    def _read_to_end(self, fd: int, limit: int) -> bytes:
+        chunks, size = [], 0
+        while chunk := os.read(fd, min(limit + 1 - size, 1 << 20)):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return b"".join(chunks)
+
+    def file_is_safe(self, path: str) -> bool:
+        """Tell whether only this user or root can have written a file."""
+        state = os.stat(path)
+        return state.st_uid in (self.uid(), 0) and not state.st_mode & 0o002
+
+    def list_folder(self, path: str) -> list[str]:
+        """Return the names of the plain files in a folder, sorted; none if there is no folder."""
+        try:
+            with os.scandir(path) as entries:
+                return sorted(
+                    entry.name for entry in entries if entry.is_file(follow_symlinks=False)
+                )
+        except FileNotFoundError:
+            return []
+
+    def write_atomic(self, path: str, data: bytes, scratch: str) -> None:
+        """Replace a file whole: readers, and whoever comes after a crash, see the old or the new
+        one.
+
+        ``scratch`` is a folder on the same device; its leftovers of earlier crashes are swept.
+        """
+        self._sweep(scratch)
+        temporary = os.path.join(scratch, f"{TEMPORARY_PREFIX}{self.random(8).hex()}")
+        fd = self.create_file(temporary)
+        try:
+            try:
+                self.write_file(fd, data)
+                self.sync_file(fd)
+            finally:
+                os.close(fd)
+            self.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        self.sync_folder(os.path.dirname(path))
+
+    def create_file(self, path: str) -> int:
+        """Make a new file, 0600 from birth, and return its descriptor."""
+        return os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+
+    def write_file(self, fd: int, data: bytes) -> None:
+        """Write all of the data to a descriptor."""
+        self._write_all(fd, data)
+
+    def sync_file(self, fd: int) -> None:
+        """Wait until a file's content is on the disk."""
+        os.fsync(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file its final name."""
+        os.rename(old, new)
+
+    def sync_folder(self, path: str) -> None:
+        """Wait until a folder's names are on the disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def delete_file(self, path: str) -> None:
+        """Remove a file; FileNotFoundError if there is none."""
+        os.unlink(path)
+        self.sync_folder(os.path.dirname(path))
+
+    def append_file(self, path: str, data: bytes) -> None:
+        """Add to the end of a file in one write, making it (0600) if missing; nothing is left of a
+        failed one."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            try:
+                self.write_file(fd, data)
+                self.sync_file(fd)
+            except BaseException:
+                os.ftruncate(fd, size)
+                raise
+        finally:
+            os.close(fd)
+
+    def _sweep(self, scratch: str) -> None:
+        # An hour is longer than any write, so a younger file may still be somebody's.
+        oldest = self.now().timestamp() - 3600
+        for name in self.list_folder(scratch):
+            path = os.path.join(scratch, name)
+            try:
+                if name.startswith(TEMPORARY_PREFIX) and os.stat(path).st_mtime < oldest:
+                    os.unlink(path)
+            except FileNotFoundError:
+                continue
+
+    # -- tools --------------------------------------------------------------
+
+    def load_libraries(self) -> None:
+        """Make cryptography and botocore importable (the packed program unpacks them at first
+        use)."""
+        if self.bundle is not None:
+            try:
+                self.bundle.load_libraries()
+            except ImportError as error:
+                raise AwsVaultError(
+                    printable(error),
+                    "install cryptography and botocore for this Python, or use a native keystore",
+                ) from None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Secret | None = None,
+        timeout: float = TOOL_WAIT_SECONDS,
+        on_terminal: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> ToolResult:
+        """Run a program in the scrubbed environment, with extra ``environ``, for at most
+        ``timeout`` seconds.
+
+        ``on_terminal`` connects its standard input and error to the terminal, if there is one, so
+        that it can
+        ask a person. ToolError if it is missing, can't be started, or takes too long.
+        """
+        import subprocess
+
+        terminal = self.open_terminal() if on_terminal else -1
+        pipe: int = subprocess.PIPE
+        source = pipe if stdin is not None else terminal if terminal >= 0 else subprocess.DEVNULL
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=source,
+                stdout=pipe,
+                stderr=terminal if terminal >= 0 else pipe,
+                env={**scrubbed(self.environ), **(environ or {})},
+            )
+        except OSError as error:
+            raise ToolError(f"can't run {printable(argv[0])}: {os_reason(error)}") from None
+        finally:
+            if terminal >= 0:
+                os.close(terminal)
+        try:
+            output, errors = process.communicate(
+                stdin.reveal_bytes() if stdin is not None else None, timeout
+            )
+        except subprocess.TimeoutExpired:
+            raise ToolError(
+                f"{printable(argv[0])} did not end within {timeout:.0f} seconds"
+            ) from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
+        return ToolResult(
+            process.returncode, Secret(output), (errors or b"").decode("utf-8", "replace")
+        )
+
+    # -- terminal -------------------------------------------------------------
+
+    def open_terminal(self) -> int:
+        """Open the controlling terminal; -1 if there is none or nobody may be asked."""
+        if not self.may_ask:
+            return -1
+        try:
+            return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+
+    def can_ask(self) -> bool:
+        """Tell whether a person can be asked on the controlling terminal."""
+        fd = self.open_terminal()
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
+
+    def terminal_name(self) -> str:
+        """Return the name of the terminal of standard error or input, or nothing."""
+        for fd in (2, 0):
+            try:
+                return os.ttyname(fd)
+            except OSError:
+                continue
+        return ""
+
+    def is_terminal(self, fd: int) -> bool:
+        """Tell whether a descriptor is a terminal."""
+        return os.isatty(fd)
+
+    def ask(
+        self, question: str, *, hidden: bool = False, timeout: float | None = None, instead: str
+    ) -> Secret:
+        """Ask on the controlling terminal for one line, which is not shown if ``hidden``.
+
+        ``instead`` names the flag or variable that does without a person; it is the hint of
+        NeedsPerson,
+        raised at once where nobody can be asked. After ``timeout`` seconds AwsVaultError. The
+        terminal is
+        as it was afterwards, also after Ctrl-C.
+        """
+        fd = self.open_terminal()
+        if fd < 0:
+            why = (
+                "--no-input forbids asking"
+                if not self.may_ask
+                else "there is no terminal to ask on"
+            )
+            raise NeedsPerson(f"{question}: {why}", instead)
+        try:
+            return self._ask_on(fd, question, hidden, timeout)
+        finally:
+            os.close(fd)
+
+    def _ask_on(self, fd: int, question: str, hidden: bool, timeout: float | None) -> Secret:
+        import signal
+        import termios
+
+        def stop(number: int, _frame: object) -> NoReturn:
+            raise AwsVaultError(f"ended by signal {number}", exit_code=128 + number)
+
+        before = termios.tcgetattr(fd)
+        previous = {
+            number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)
+        }
+        modes = termios.tcgetattr(fd)
+        modes[0] |= termios.ICRNL
+        modes[3] |= termios.ICANON | termios.ISIG | (0 if hidden else termios.ECHO)
+        if hidden:
+            modes[3] &= ~termios.ECHO
+        try:
+            termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+            self._write_all(fd, f"{question}: ".encode("utf-8", "surrogateescape"))
+            return self._read_line(fd, timeout)
+        finally:
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            if hidden:
+                self._write_all(fd, b"\n")
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _read_line(self, fd: int, timeout: float | None) -> Secret:
+        import select
+
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([fd], [], [], timeout)
+            if not ready:
+                self._write_all(fd, b"\n")
+                raise AwsVaultError(f"nobody answered within {timeout:.0f} seconds")
+            chunk = os.read(fd, 4096)
+            if not chunk:
+                raise AwsVaultError("the question was left unanswered")
+            line += chunk
+        return Secret(line[:-1])
+
+    # -- this process and the next -----------------------------------------------
+
+    def guard_memory(self) -> None:
+        """Leave no core file with secrets in it, until the command starts."""
+        import resource
+
+        self.core_limit = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, self.core_limit[1]))
+
+    def find_program(self, name: str) -> str:
+        """Return the path that execve takes for a command's first word. AwsVaultError 127 or 126
+        otherwise."""
+        folders = [""] if "/" in name else self.environ.get("PATH", os.defpath).split(os.pathsep)
+        refused = ""
+        for folder in folders:
+            path = os.path.join(folder or ".", name) if "/" not in name else name
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
+            if os.path.exists(path):
+                refused = refused or path
+        if refused:
+            why = "a folder" if os.path.isdir(refused) else "not executable"
+            raise AwsVaultError(
+                f"can't run {printable(refused)}: it is {why}", exit_code=EXIT_NOT_EXECUTABLE
+            )
+        where = "no such file" if "/" in name else "not found on PATH"
+        raise AwsVaultError(f"can't run {printable(name)}: {where}", exit_code=EXIT_NOT_FOUND)
+
+    def replace_process(
+        self, path: str, argv: Sequence[str], environ: Mapping[str, str]
+    ) -> NoReturn:
+        """Become the command: same process id, its own signals and exit status. AwsVaultError 126
+        or 127."""
+        import resource
+        import signal
+
+        # Python ignores these two; a command that inherits that never ends when its reader goes
+        # away.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        if self.core_limit is not None:
+            resource.setrlimit(resource.RLIMIT_CORE, self.core_limit)
+        if self.bundle is not None:
+            self.bundle.cleanup()
+        try:
+            os.execve(path, list(argv), dict(environ))
+        except OSError as error:
+            missing = error.errno == errno.ENOENT
+            raise AwsVaultError(
+                f"can't run {printable(path)}: {os_reason(error)}",
+                "its first line may name an interpreter that is missing, or it needs a first "
+                "line such as #!/bin/sh",
+                EXIT_NOT_FOUND if missing else EXIT_NOT_EXECUTABLE,
+            ) from None
+
+    def library_environment(self) -> LibraryEnvironment:
+        """Return a context in which libraries see no AWS configuration but what we pass to them."""
+        return LibraryEnvironment(self.environ)
+
+
+TEMPORARY_PREFIX = ".awsvault-tmp-"
+
+
+class LibraryEnvironment:
+    """A block in which os.environ names no AWS profile, file, key or setting; proxies stay."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.inside = {
+            **{
+                name: value
+                for name, value in environ.items()
+                if not name.startswith(("AWS_", "BOTO_", "_AWS_"))
+            },
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def __enter__(self) -> None:
+        self.outside = dict(os.environ)
+        self._swap(self.inside)
+
+    def __exit__(self, *_exception: object) -> None:
+        self._swap(self.outside)
+
+    def _swap(self, environ: Mapping[str, str]) -> None:
+        os.environ.clear()
+        os.environ.update(environ)
+
+
+# ======================================================================
+# Keystores
+# ======================================================================
+# Named blobs at rest. A keystore knows nothing of AWS, and asks for no more than its own
+# passphrase.
+
+
+class Item(Value):
+    """A stored blob: its name, its content, and what a keystore shows of it."""
+
+    key: str
+    data: Secret
+    label: str = ""
+    description: str = ""
+    trusted: bool = False
+
+
+def wrap_item(item: Item) -> str:
+    """Write the JSON in which aws-vault keeps a whole item (github.com/99designs/keyring's
+    Item)."""
+    import binascii
+
+    return go_json(
+        {
+            "Key": item.key,
+            "Data": binascii.b2a_base64(item.data.reveal_bytes(), newline=False).decode(),
+            "Label": item.label,
+            "Description": item.description,
+            "KeychainNotTrustApplication": not item.trusted,
+            "KeychainNotSynchronizable": False,
+        }
+    )
+
+
+def unwrap_item(key: str, text: str) -> Item:
+    """Read an item's JSON as aws-vault does, and refuse one that belongs to another name
+    (DamagedItem)."""
+    import binascii
+
+    try:
+        members = {name.lower(): value for name, value in parse_json_object(text).items()}
+        data = binascii.a2b_base64(members["data"] or "")
+        label, description = (str(members.get(name) or "") for name in ("label", "description"))
+        trusted = not members.get("keychainnottrustapplication", True)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedItem(
+            f"stored item {printable(key)!r} is damaged: not the JSON of an item"
+        ) from None
+    if members.get("key", key) != key:
+        raise DamagedItem(
+            f"stored item {printable(key)!r} is damaged: it was stored as "
+            f"{printable(members['key'])!r}, and somebody renamed it"
+        )
+    return Item(key, Secret(data), label, description, trusted)
+
+
+class Keystore:
+    """Where items are kept. Every method may raise KeystoreError; only ItemNotFound means "not
+    there"."""
+
+    name = ""
+
+    def get(self, key: str) -> Item:
+        """Return an item; ItemNotFound, or DamagedItem if only this one can't be read."""
+        raise NotImplementedError
+
+    def set(self, item: Item) -> None:
+        """Store an item over any of its name, or refuse it before anything is written."""
+        raise NotImplementedError
+
+    def delete(self, key: str) -> None:
+        """Remove an item; ItemNotFound if there is none."""
+        raise NotImplementedError
+
+    def keys(self) -> list[str]:
+        """Return the names of all items, without a question to anybody."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """Return what tells this store from others, for the names of locks."""
+        raise NotImplementedError
+
+    def refuse_name(self, key: str) -> str:
+        """Return why this store can't keep an item of that name, or nothing."""
+        return "" if key else "it is empty"
+
+    def weak_items(self) -> int:
+        """Return how many items are protected less than new ones would be."""
+        return 0
+
+
+DEFAULT_ITERATIONS = 600_000
+MIN_ITERATIONS = 8192  # what aws-vault writes
+MIN_READ_ITERATIONS = 1000
+MAX_ITERATIONS = 1_300_000  # what aws-vault's fork reads
+JWE_ALGORITHM = "PBES2-HS256+A128KW"
+JWE_ENCRYPTION = "A256GCM"
+MAX_JWE_HEADER = 4096
+
+
+class Jwe(Value):
+    """An encrypted item in JWE compact serialisation (RFC 7516), cut into its parts and checked."""
+
+    header: str
+    salt: bytes
+    iterations: int
+    wrapped_key: bytes
+    nonce: bytes
+    ciphertext: bytes
+    tag: bytes
+
+    @classmethod
+    def parse(cls, token: bytes) -> Jwe:
+        """Cut a token; ValueError unless it is of exactly the kind that aws-vault and this program
+        write."""
+        if not token.isascii():
+            raise ValueError("not a JWE")
+        parts = token.decode().split(".")
+        if len(parts) != 5:
+            raise ValueError(f"{len(parts)} parts instead of 5")
+        if len(parts[0]) > MAX_JWE_HEADER:
+            raise ValueError("its header is too long")
+        header = parse_json_object(unb64url(parts[0]).decode())
+        if header.get("alg") != JWE_ALGORITHM or header.get("enc") != JWE_ENCRYPTION:
+            raise ValueError("another algorithm than aws-vault's")
+        if "zip" in header or "crit" in header:
+            raise ValueError("compression or critical extensions")
+        iterations, salt_text = header.get("p2c"), header.get("p2s")
+        if type(iterations) is not int or not MIN_READ_ITERATIONS <= iterations <= MAX_ITERATIONS:
+            raise ValueError("an iteration count out of bounds")
+        if not isinstance(salt_text, str):
+            raise ValueError("no salt")
+        salt, (wrapped, nonce, ciphertext, tag) = unb64url(salt_text), map(unb64url, parts[1:])
+        if not 8 <= len(salt) <= 64 or len(wrapped) != 40 or len(nonce) != 12 or len(tag) != 16:
+            raise ValueError("parts of the wrong size")
+        return cls(parts[0], salt, iterations, wrapped, nonce, ciphertext, tag)
+
+    def open(self, kek: bytes) -> bytes:
+        """Decrypt with the key that the passphrase gave; ValueError if it does not fit."""
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
+
+        try:
+            content_key = aes_key_unwrap(kek, self.wrapped_key)
+            return AESGCM(content_key).decrypt(
+                self.nonce, self.ciphertext + self.tag, self.header.encode()
+            )
+        except (InvalidUnwrap, InvalidTag):
+            raise ValueError("the key does not fit") from None
+
+
+def seal_jwe(
+    plaintext: bytes, kek: bytes, salt: bytes, iterations: int, random: Callable[[int], bytes]
+) -> bytes:
+    """Encrypt an item as aws-vault does (RFC 7518 section 4.8: PBES2-HS256+A128KW with A256GCM)."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
+    header = b64url(
+        go_json(
+            {"alg": JWE_ALGORITHM, "enc": JWE_ENCRYPTION, "p2c": iterations, "p2s": b64url(salt)}
+        ).encode()
+    )
+    content_key, nonce = random(32), random(12)
+    sealed = AESGCM(content_key).encrypt(nonce, plaintext, header.encode())
+    parts = [aes_key_wrap(kek, content_key), nonce, sealed[:-16], sealed[-16:]]
+    return ".".join([header, *map(b64url, parts)]).encode()
+
+
+def derive_kek(passphrase: Secret, salt: bytes, iterations: int) -> bytes:
+    """Stretch a passphrase to the key that wraps an item's own key (RFC 7518 section 4.8.1.1)."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+    full_salt = JWE_ALGORITHM.encode() + b"\0" + salt
+    return PBKDF2HMAC(SHA256(), 16, full_salt, iterations).derive(passphrase.reveal_bytes())
+
+
+PASSPHRASE_HINT = (
+    "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
+    "or run in a terminal"
+)
+
+
+class Passphrase:
+    """The file vault's passphrase, from the first source that is set, read or asked for at most
+    once."""
+
+    def __init__(self, world: World, given: Secret | None = None, command: str = "") -> None:
+        self.world = world
+        self.given = given
+        self.command = command
+
+    def get(self, vault: str, *, new: bool) -> Secret:
+        """Return it. A person types it twice for a ``new`` vault, where an empty one is refused
+        (UsageError)."""
+        if self.given is None:
+            self.given = self._from_command() if self.command else self._from_person(vault, new)
+        if new and not self.given:
+            raise UsageError("an empty passphrase would protect nothing", "choose one")
+        return self.given
+
+    def _from_command(self) -> Secret:
+        import shlex
+
+        try:
+            argv = shlex.split(self.command)
+        except ValueError as error:
+            raise UsageError(
+                f"the passphrase command can't be read: {printable(error).lower()}"
+            ) from None
+        result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
+        if result.status != 0:
+            raise KeystoreError(
+                f"the passphrase command {printable(argv[0])!r} failed with status {result.status}",
+                "run it by hand to see why",
+            )
+        return result.output.without_newline()
+
+    def _from_person(self, vault: str, new: bool) -> Secret:
+        def ask(question: str) -> Secret:
+            return self.world.ask(
+                question, hidden=True, timeout=PROMPT_WAIT_SECONDS, instead=PASSPHRASE_HINT
+            )
+
+        with self.world.lock("passphrase", vault):
+            answer = ask(f"Passphrase for {'the new vault' if new else 'vault'} {printable(vault)}")
+            if new and answer and answer != ask("The same passphrase again"):
+                raise UsageError("the two passphrases differ", "try again")
+        return answer
+
+
+class FileKeystore(Keystore):
+    """aws-vault's ``file`` backend: one JWE per item in a folder, sealed by a passphrase.
+
+    ``iterations`` is the PBKDF2 count of new items. Items that one passphrase and count seal share
+    a salt, so
+    that one derivation opens all of them.
+    """
+
+    name = "file"
+
+    def __init__(self, world: World, folder: str, passphrase: Passphrase, iterations: int) -> None:
+        self.world = world
+        self.folder = folder
+        self.passphrase = passphrase
+        self.iterations = iterations
+        self._keks: dict[tuple[bytes, int], bytes] = {}
+        self._proven_salt: bytes | None = None
+        self._checked = False
+
+    def identity(self) -> str:
+        return f"file:{os.path.realpath(self.folder)}"
+
+    def keys(self) -> list[str]:
+        self._check_folder()
+        return [
+            unescape_file_name(name)
+            for name in self._list()
+            if not name.startswith(TEMPORARY_PREFIX)
+            and escape_file_name(unescape_file_name(name)) == name
+        ]
+
+    def get(self, key: str) -> Item:
+        self._check_folder()
+        token = self._read(key)
+        jwe = self._parse(key, token)
+        try:
+            text = jwe.open(self._kek(jwe))
+        except ValueError:
+            raise self._explain_refusal(key) from None
+        self._remember(jwe)
+        item = unwrap_item(key, text.decode("utf-8", "replace"))
+        if jwe.iterations < self.iterations and not SessionKey.parse(key):
+            self._reseal(item, token)
+        return item
+
+    def set(self, item: Item) -> None:
+        reason = self.refuse_name(item.key)
+        if reason:
+            raise KeystoreError(f"the file vault can't keep {printable(item.key)!r}: {reason}")
+        text = wrap_item(item).encode("utf-8", "surrogateescape")
+        if len(text) > MAX_ITEM_BYTES // 2:
+            raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
+        self.world.load_libraries()
+        new = not self.keys()
+        passphrase = self.passphrase.get(self.folder, new=new)
+        self.world.private_folder(self.folder)
+        with self._write_lock():
+            salt = self._salt_for_writing(passphrase)
+            kek = self._derive(passphrase, salt, self.iterations)
+            self._write(item.key, seal_jwe(text, kek, salt, self.iterations, self.world.random))
+
+    def delete(self, key: str) -> None:
+        self._check_folder()
+        with self._write_lock():
+            try:
+                self.world.delete_file(self._path(key))
+            except FileNotFoundError:
+                raise ItemNotFound(f"nothing is stored as {printable(key)!r}") from None
+            except OSError as error:
+                raise KeystoreError(
+                    f"can't remove {printable(key)!r}: {os_reason(error)}"
+                ) from None
+
+    def refuse_name(self, key: str) -> str:
+        if key in ("", ".", ".."):
+            return "it names a folder"
+        if "\0" in key:
+            return "it has a control character"
+        if key.startswith(TEMPORARY_PREFIX):
+            return "it is the name of a temporary file"
+        size = len(os.fsencode(escape_file_name(key)))
+        return (
+            f"its file name would have {size} bytes, {MAX_FILE_NAME_BYTES} is the most"
+            if size > MAX_FILE_NAME_BYTES
+            else ""
+        )
+
+    def weak_items(self) -> int:
+        return sum(
+            1
+            for key in self.keys()
+            if (jwe := self._peek(key)) and jwe.iterations < self.iterations
+        )
+
+    # -- keys ----------------------------------------------------------------
+
+    def _kek(self, jwe: Jwe) -> bytes:
+        self.world.load_libraries()
+        return self._derive(self.passphrase.get(self.folder, new=False), jwe.salt, jwe.iterations)
+
+    def _derive(self, passphrase: Secret, salt: bytes, iterations: int) -> bytes:
+        if (salt, iterations) not in self._keks:
+            self._keks[salt, iterations] = derive_kek(passphrase, salt, iterations)
+        return self._keks[salt, iterations]
+
+    def _remember(self, jwe: Jwe) -> None:
+        # Only a salt inside a header that our own key has just authenticated may be used again:
+        # whoever
+        # plants an item must not choose our salt.
+        if jwe.iterations == self.iterations and len(jwe.salt) >= 12:
+            self._proven_salt = jwe.salt
+
+    def _salt_for_writing(self, passphrase: Secret) -> bytes:
+        """Return the salt of an item that the passphrase opens at the current count, else a new
+        one.
+
+        A passphrase that opens none of the credential items is refused: it was mistyped.
+        """
+        if self._proven_salt is None:
+            items = [
+                jwe for key in self.keys() if is_credential_name(key) and (jwe := self._peek(key))
+            ]
+            items.sort(key=lambda jwe: jwe.iterations != self.iterations)
+            if items and not any(self._opens(jwe, passphrase) for jwe in items[:MAX_PROBED_ITEMS]):
+                raise KeystoreError(
+                    f"this passphrase opens nothing that is stored in {printable(self.folder)}",
+                    "use the passphrase of the other items, or another folder with --file-dir",
+                )
+        return self._proven_salt or self.world.random(12)
+
+    def _opens(self, jwe: Jwe, passphrase: Secret) -> bool:
+        try:
+            jwe.open(self._derive(passphrase, jwe.salt, jwe.iterations))
+        except ValueError:
+            return False
+        self._remember(jwe)
+        return True
+
+    def _explain_refusal(self, key: str) -> KeystoreError:
+        passphrase = self.passphrase.get(self.folder, new=False)
+        others = [jwe for other in self.keys() if other != key and (jwe := self._peek(other))]
+        if any(self._opens(jwe, passphrase) for jwe in others[:MAX_PROBED_ITEMS]):
+            return DamagedItem(
+                f"stored item {printable(key)!r} is damaged, or was stored under another "
+                "passphrase: other items open",
+                f"awsvault remove {printable(key)}, then add it again"
+                if is_credential_name(key)
+                else "awsvault clear",
+            )
+        maybe = "" if others else ", or the only item is damaged"
+        return KeystoreError(f"wrong passphrase for {printable(self.folder)}{maybe}", "try again")
+
+    def _reseal(self, item: Item, token: bytes) -> None:
+        """Protect an older item as new ones are, unless somebody replaced it meanwhile or nothing
+        can be written."""
+        passphrase = self.passphrase.get(self.folder, new=False)
+        try:
+            with self._write_lock():
+                if self._read(item.key) != token:
+                    return
+                salt = self._salt_for_writing(passphrase)
+                kek = self._derive(passphrase, salt, self.iterations)
+                text = wrap_item(item).encode("utf-8", "surrogateescape")
+                self._write(item.key, seal_jwe(text, kek, salt, self.iterations, self.world.random))
+        except AwsVaultError as error:
+            self.world.debug(
+                f"{printable(item.key)!r} keeps its {MIN_ITERATIONS}-fold protection: "
+                f"{error.message}"
+            )
+
+    # -- files -----------------------------------------------------------------
+
+    def _check_folder(self) -> None:
+        if not self._checked and os.path.isdir(self.folder):
+            self.world.check_private(self.folder)
+            self._checked = True
+
+    def _list(self) -> list[str]:
+        try:
+            return self.world.list_folder(self.folder)
+        except OSError as error:
+            raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, escape_file_name(key))
+
+    def _read(self, key: str) -> bytes:
+        if self.refuse_name(key):
+            raise ItemNotFound(f"nothing is stored as {printable(key)!r}")
+        try:
+            return self.world.read_file(self._path(key), MAX_ITEM_BYTES)
+        except (FileNotFoundError, IsADirectoryError):
+            raise ItemNotFound(f"nothing is stored as {printable(key)!r}") from None
+        except OSError as error:
+            raise KeystoreError(
+                f"can't read {printable(self._path(key))}: {os_reason(error)}"
+            ) from None
+
+    def _parse(self, key: str, token: bytes) -> Jwe:
+        try:
+            return Jwe.parse(token)
+        except ValueError as error:
+            what = f"{printable(error)}" if token else "it is empty"
+            raise DamagedItem(
+                f"stored item {printable(key)!r} is damaged: {what}",
+                f"restore {printable(self._path(key))} from a backup, or awsvault remove it and "
+                "add it again",
+            ) from None
+
+    def _peek(self, key: str) -> Jwe | None:
+        try:
+            return self._parse(key, self._read(key))
+        except KeystoreError:
+            return None
+
+    def _write(self, key: str, token: bytes) -> None:
+        try:
+            self.world.write_atomic(self._path(key), token, self._scratch())
+        except OSError as error:
+            raise KeystoreError(
+                f"can't write {printable(self._path(key))}: {os_reason(error)}"
+            ) from None
+
+    def _scratch(self) -> str:
+        # Outside the folder, whose every entry aws-vault lists; on the same device, or the rename
+        # would not be whole.
+        try:
+            scratch = self.world.private_folder(
+                os.path.join(self.world.own_home(), ".awsvault", "tmp")
+            )
+            if os.stat(scratch).st_dev == os.stat(self.folder).st_dev:
+                return scratch
+        except (AwsVaultError, OSError) as error:
+            self.world.debug(f"temporary files go beside the items: {error}")
+        return self.folder
+
+    def _write_lock(self) -> Lock:
+        return self.world.lock("vault", self.identity())
+
+
+MAX_PROBED_ITEMS = 32
+
+
+def escape_file_name(key: str) -> str:
+    """Write a key as aws-vault names its file: only ``/`` and ``%`` are percent-encoded."""
+    return key.replace("%", "%25").replace("/", "%2F")
+
+
+def unescape_file_name(name: str) -> str:
+    """Turn a file's name back into its key; malformed sequences stay."""
+    import re
+
+    return (
+        re.sub("%([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), name)
+        if "%" in name
+        else name
+    )
+
+
+class StoreSettings(Value):
+    """What flags and variables say about the keystores."""
+
+    file_dir: str = "~/.awsvault/keys"
+    passphrase: Secret | None = None
+    passphrase_command: str = ""
+    iterations: int = DEFAULT_ITERATIONS
+
+
+def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
+    """Return the encrypted-file keystore; nothing is touched yet."""
+    if settings.file_dir == StoreSettings.file_dir:
+        world.own_home()
+    passphrase = Passphrase(world, settings.passphrase, settings.passphrase_command)
+    return FileKeystore(
+        world, world.expand(settings.file_dir).rstrip("/") or "/", passphrase, settings.iterations
+    )
+
+
+# A backend is one class above and one row here.
+BACKENDS: dict[str, Callable[[World, StoreSettings], Keystore]] = {"file": open_file_keystore}
+
+
+# ======================================================================
+# Vault
+# ======================================================================
+# What the blobs mean: long-lived keys and sessions, named and written as aws-vault does.
+
+
+class SessionSlot(Value):
+    """Where the sessions of one kind are kept: the fields of their names, less the time."""
+
+    type: str
+    profile: str
+    third: str = ""
+
+    def key(self, expires: int) -> SessionKey:
+        """Return the name of the session that ends then (Unix seconds)."""
+        return SessionKey(self.type, self.profile, self.third, expires)
+
+
+class Vault:
+    """Long-lived keys and sessions in a keystore."""
+
+    def __init__(self, keystore: Keystore, world: World) -> None:
+        self.keystore = keystore
+        self.world = world
+
+    def profiles(self) -> list[str]:
+        """Return the names under which long-lived keys are stored."""
+        return [key for key in self.keystore.keys() if is_credential_name(key)]
+
+    def tokens(self) -> list[str]:
+        """Return the names of stored SSO tokens."""
+        return [key for key in self.keystore.keys() if key.startswith(TOKEN_PREFIX)]
+
+    def sessions(self) -> list[SessionKey]:
+        """Return the names of all sessions, expired ones too."""
+        return [session for key in self.keystore.keys() if (session := SessionKey.parse(key))]
+
+    def credentials(self, profile: str) -> Credentials:
+        """Return a profile's long-lived keys; ItemNotFound, or DamagedItem if the item holds no
+        keys."""
+        text = self.keystore.get(profile).data.reveal()
+        try:
+            data = parse_json_object(text)
+            key_id, secret = data["AccessKeyID"], data["SecretAccessKey"]
+            if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret):
+                raise ValueError
+            token, expires = data.get("SessionToken"), data.get("Expires")
+            expiration = (
+                parse_time(expires) if data.get("CanExpire") and isinstance(expires, str) else None
+            )
+        except (ValueError, KeyError):
+            raise DamagedItem(
+                f"stored item {printable(profile)!r} is damaged: it holds no access key",
+                f"awsvault add {printable(profile)}",
+            ) from None
+        if expiration and expiration <= self.world.now():
+            raise KeystoreError(
+                f"the credentials stored for {printable(profile)!r} ended {format_time(expiration)}"
+            )
+        return Credentials(key_id, Secret(secret), Secret(token) if token else None, expiration)
+
+    def store_credentials(self, profile: str, credentials: Credentials) -> None:
+        """Store a profile's long-lived keys, over any that are there, as aws-vault 7.2 writes
+        them."""
+        data = {
+            "AccessKeyID": credentials.access_key_id,
+            "SecretAccessKey": credentials.secret_access_key.reveal(),
+            "SessionToken": "",
+            "Source": "",
+            "CanExpire": False,
+            "Expires": "0001-01-01T00:00:00Z",
+        }
+        self.keystore.set(Item(profile, Secret(go_json(data)), f"aws-vault ({profile})"))
+
+    def refuse_profile(self, profile: str) -> None:
+        """Refuse a name that can't be stored (UsageError)."""
+        check_profile_name(profile)
+        reason = self.keystore.refuse_name(profile)
+        if reason:
+            raise UsageError(
+                f"{printable(profile)!r} can't be stored in the {self.keystore.name} vault: "
+                f"{reason}"
+            )
+
+    def find_session(
+        self, slot: SessionSlot, fingerprint: str, min_ttl: datetime.timedelta
+    ) -> Credentials | None:
+        """Return the longest-lived session of a slot that was made for the same, with ``min_ttl``
+        left; else None.
+
+        A session that aws-vault wrote has no fingerprint: one from GetSessionToken serves.
+        """
+        soonest = self.world.now() + min_ttl
+        candidates = [
+            session
+            for session in self.sessions()
+            if session.prefix() == slot.key(0).prefix()
+            and session.expires > soonest.timestamp() - 1
+        ]
+        for session in sorted(candidates, key=lambda session: -session.expires):
+            found = self._read_session(session, fingerprint)
+            if found and found.expiration and found.expiration > soonest:
+                return found
+        return None
+
+    def _read_session(self, session: SessionKey, fingerprint: str) -> Credentials | None:
+        try:
+            data = parse_json_object(self.keystore.get(str(session)).data.reveal())
+            made_for = data.get(
+                "Fingerprint", fingerprint if session.type == SESSION_TYPES["session"] else ""
+            )
+            if made_for != fingerprint:
+                return None
+            return Credentials(
+                data["AccessKeyId"],
+                Secret(data["SecretAccessKey"]),
+                Secret(data["SessionToken"]),
+                parse_time(data["Expiration"]),
+                account_id=data.get("AccountId", ""),
+            )
+        except ItemNotFound:
+            return None  # replaced between listing and reading
+        except (DamagedItem, ValueError, KeyError, TypeError, AttributeError):
+            self.world.say_once(
+                f"warning: a stored session of {printable(session.profile)!r} is damaged; "
+                "making a new one"
+            )
+            return None
+
+    def store_session(self, slot: SessionSlot, credentials: Credentials, fingerprint: str) -> None:
+        """Keep a session for the next process, in place of older ones of its slot; expired ones of
+        all slots go.
+
+        A session whose name is too long for the store is not kept.
+        """
+        if credentials.expiration is None or credentials.session_token is None:
+            return
+        session = slot.key(int(credentials.expiration.timestamp()))
+        if self.keystore.refuse_name(str(session)):
+            self.world.say_once(
+                f"warning: the name {printable(slot.profile)!r} is too long for its sessions to "
+                "be kept"
+            )
+            return
+        data = {
+            "AccessKeyId": credentials.access_key_id,
+            "Expiration": format_time(credentials.expiration),
+            "SecretAccessKey": credentials.secret_access_key.reveal(),
+            "SessionToken": credentials.session_token.reveal(),
+            "Fingerprint": fingerprint,
+            **({"AccountId": credentials.account_id} if credentials.account_id else {}),
+        }
+        label = (
+            f"aws-vault session for {slot.profile} (expires {format_time(credentials.expiration)})"
+        )
+        self.keystore.set(
+            Item(str(session), Secret(go_json(data)), label, "aws-vault session", trusted=True)
+        )
+        now = self.world.now().timestamp()
+        self.delete_where(
+            lambda key: (
+                is_old_session(key)
+                or (
+                    (other := SessionKey.parse(key)) is not None
+                    and _superseded(other, session, now)
+                )
+            )
+        )
+
+    def delete_sessions(self, profiles: Iterable[str]) -> int:
+        """Remove every session of some profiles; return how many."""
+        names = set(profiles)
+        return self.delete_where(
+            lambda key: (session := SessionKey.parse(key)) is not None and session.profile in names
+        )
+
+    def delete_all_sessions(self) -> int:
+        """Remove all sessions and SSO tokens; return how many."""
+        return self.delete_where(lambda key: not is_credential_name(key))
+
+    def delete_where(self, doomed: Callable[[str], bool]) -> int:
+        """Remove the items whose names are ``doomed``; return how many. Somebody else's removal is
+        no error."""
+        removed = 0
+        for key in filter(doomed, self.keystore.keys()):
+            try:
+                self.keystore.delete(key)
+                removed += 1
+            except ItemNotFound:
+                continue
+        return removed
+
+
+def _superseded(other: SessionKey, session: SessionKey, now: float) -> bool:
+    return other.expires < now or (
+        other.prefix() == session.prefix() and other.expires != session.expires
+    )
+
+
+# ======================================================================
+# Config
+# ======================================================================
+# ~/.aws/config, environment and flags -> ProfileConfig. Reads one file, decides, and touches
+# nothing else.
+
+
+class ConfigFile:
+    """The AWS config file: its sections are found by one scan, and parsed when they are asked for.
+
+    The dialect is botocore's, but for what aws-vault's users or its own ``add`` wrote:
+    docs/differences.md.
+    """
+
+    def __init__(self, path: str, text: str = "", safe: bool = True) -> None:
+        self.path = path
+        self.safe = safe
+        self.text = text.lstrip("\ufeff").replace("\r\n", "\n")
+        self._spans: dict[str, list[tuple[int, int]]] = {}
+        self._parsed: dict[str, dict[str, str]] = {}
+        self._scan()
+
+    def _scan(self) -> None:
+        import re
+
+        name, start = "", 0
+        for match in re.finditer(r"^[ \t]*\[(.*)$", self.text, re.MULTILINE):
+            header, bracket, _rest = match[1].rpartition("]")
+            if not bracket or not header:
+                raise ConfigError(f"{self._where(match.start())}: a section's name needs its ]")
+            self._spans.setdefault(name, []).append((start, match.start()))
+            name, start = _section_name(header), match.end()
+        self._spans.setdefault(name, []).append((start, len(self.text)))
+
+    def _where(self, position: int) -> str:
+        return f"{printable(self.path)}, line {self.text.count(chr(10), 0, position) + 1}"
+
+    def profile_names(self) -> list[str]:
+        """Return the names of all profiles in the file's order; an empty [default] is none."""
+        names = [
+            name[8:] if name != "default" else name
+            for name in self._spans
+            if self._is_profile(name)
+        ]
+        return [name for name in names if name != "default" or self.section("default")]
+
+    def has_profile(self, name: str) -> bool:
+        """Tell whether the file has a section for a profile."""
+        return profile_section(name) in self._spans
+
+    def section(self, name: str) -> dict[str, str]:
+        """Return a section's keys and values, by its name as it stands in the brackets; empty if
+        there is none."""
+        if name not in self._parsed:
+            lines: list[str] = []
+            for start, end in self._spans.get(name, ()):
+                lines += self._logical_lines(start, end)
+            self._parsed[name] = _parse_lines(lines) if lines else {}
+        return self._parsed[name]
+
+    @staticmethod
+    def _is_profile(name: str) -> bool:
+        return name == "default" or (name.startswith("profile ") and len(name) > 8)
+
+    def _logical_lines(self, start: int, end: int) -> list[str]:
+        """Turn a section's lines into configparser's dialect: joined, and indented only where a
+        value is nested."""
+        lines: list[str] = []
+        position, nesting = start, False
+        iterator = iter(self.text[start:end].split("\n"))
+        for line in iterator:
+            here, position = position, position + len(line) + 1
+            while line.rstrip().endswith("\\"):
+                following = next(iterator, "")
+                position += len(following) + 1
+                line = line.rstrip()[:-1] + following.strip()
+            bare = line.strip()
+            if not bare or bare[0] in "#;":
+                continue
+            if nesting and line[0] in " \t":
+                lines.append(line)
+                continue
+            key, value = _split_line(bare)
+            if not key:
+                raise ConfigError(f"{self._where(here)}: not a line of the form key = value")
+            quote = next((mark for mark in ("`", '"""') if value.startswith(mark)), "")
+            while quote and (not value.endswith(quote) or len(value) < 2 * len(quote)):
+                following_line = next(iterator, None)
+                if following_line is None:
+                    break
+                position += len(following_line) + 1
+                value += f"\n {following_line.strip()}"
+            nesting = not value
+            lines.append(f"{key} = {value}")
+        return lines
+
+
+def _section_name(header: str) -> str:
+    """Return a section's name; a profile's name wholly in quotes loses them, as the AWS CLI writes
+    it."""
+    kind, blank, name = header.partition(" ")
+    if (
+        blank
+        and kind in ("profile", "sso-session", "services")
+        and len(name) > 1
+        and name[0] == name[-1]
+        and name[0] in "\"'"
+    ):
+        return f"{kind} {name[1:-1]}"
+    return header
+
+
+def _split_line(line: str) -> tuple[str, str]:
+    at = min((line.find(mark) for mark in "=:" if mark in line), default=0)
+    return line[:at].strip().strip("\"'`"), line[at + 1 :].strip()
+
+
+def _parse_lines(lines: Sequence[str]) -> dict[str, str]:
+    import configparser
+
+    parser = configparser.RawConfigParser(
+        strict=False,
+        delimiters=("=",),
+        comment_prefixes=("#", ";"),
+        default_section="\0",
+        empty_lines_in_values=False,
+    )
+    parser.read_string("\n".join(["[section]", *lines]))
+    return {key: _clean_value(value) for key, value in parser.items("section")}
+
+
+def _clean_value(text: str) -> str:
+    r"""Drop a comment and the quotes around a whole value; a value in back-quotes or ``\"\"\"`` is
+    taken as it is."""
+    for mark in ("`", '"""'):
+        if text.startswith(mark) and text.endswith(mark) and len(text) >= 2 * len(mark):
+            return text[len(mark) : -len(mark)]
+    if text.startswith("\n"):
+        return text  # nested values
+    comment = text.find(" #")
+    if comment < 0:
+        comment = text.find(" ;")
+    text = (text if comment < 0 else text[:comment]).strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def profile_section(name: str) -> str:
+    """Return the name of a profile's section."""
+    return "default" if name == "default" else f"profile {name}"
+
+
+def load_config(world: World) -> ConfigFile:
+    """Read the AWS config file; a missing one is empty. ConfigError if it can't be read."""
+    path = config_path(world)
+    try:
+        data = world.read_file(path, MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        return ConfigFile(path)
+    except OSError as error:
+        raise ConfigError(f"can't read {printable(path)}: {os_reason(error)}") from None
+    return ConfigFile(path, data.decode("utf-8", "surrogateescape"), world.file_is_safe(path))
+
+
+def config_path(world: World) -> str:
+    """Return the path of the AWS config file."""
+    named = world.environ.get("AWS_CONFIG_FILE", "")
+    return world.expand(named) if named else os.path.join(world.home(), ".aws", "config")
+
+
+class Setting(Value):
+    """One row of what a profile can say.
+
+    ``env``: variables that beat the file, for the profile asked for only if ``active_only``.
+    ``inherited``: other
+    profiles have it from [default]. ``trusted``: only a file that nobody else can have written may
+    set it.
+    """
+
+    name: str
+    env: tuple[str, ...] = ()
+    active_only: bool = False
+    inherited: bool = False
+    trusted: bool = False
+
+
+SETTINGS = {
+    row.name: row
+    for row in (
+        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True),
+        Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True),
+        Setting("mfa_process", inherited=True, trusted=True),
+        Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True),
+        Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True),
+        Setting("chained_session_ttl", ("AWS_CHAINED_SESSION_TOKEN_TTL",), inherited=True),
+        Setting("endpoint_url", ("AWS_ENDPOINT_URL",), inherited=True, trusted=True),
+        Setting("services", inherited=True, trusted=True),
+        Setting(
+            "ignore_configured_endpoint_urls",
+            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",),
+            inherited=True,
+        ),
+        Setting("sts_regional_endpoints", ("AWS_STS_REGIONAL_ENDPOINTS",), inherited=True),
+        Setting("use_fips_endpoint", ("AWS_USE_FIPS_ENDPOINT",), inherited=True),
+        Setting("use_dualstack_endpoint", ("AWS_USE_DUALSTACK_ENDPOINT",), inherited=True),
+        Setting("ca_bundle", ("AWS_CA_BUNDLE",), inherited=True, trusted=True),
+        Setting("retry_mode", ("AWS_RETRY_MODE",), inherited=True),
+        Setting("max_attempts", ("AWS_MAX_ATTEMPTS",), inherited=True),
+        Setting("role_arn", ("AWS_ROLE_ARN",), active_only=True),
+        Setting("role_session_name", ("AWS_ROLE_SESSION_NAME",), active_only=True),
+        Setting("session_tags", ("AWS_SESSION_TAGS",), active_only=True),
+        Setting("transitive_session_tags", ("AWS_TRANSITIVE_TAGS",), active_only=True),
+        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True),
+        Setting("external_id"),
+        Setting("source_profile"),
+        Setting("credential_process", trusted=True),
+        Setting("web_identity_token_file", trusted=True),
+        Setting("web_identity_token_process", trusted=True),
+        Setting("sso_session"),
+        Setting("sso_start_url"),
+    )
+}
+# What of a profile makes another session when a flag or a variable, not the file, says it.
+VARIANT_SETTINGS = (
+    "mfa_serial", "duration_seconds", "session_ttl", "chained_session_ttl", "endpoint_url",
+    "role_arn", "role_session_name", "session_tags", "transitive_session_tags", "source_identity",
+)  # fmt: skip
+
+
+class Duration(Value):
+    """How long a session shall last, and which flag, variable or key said so ("" if none did)."""
+
+    length: datetime.timedelta
+    origin: str = ""
+
+
+class Endpoint(Value):
+    """How STS is reached: what is not set is left to botocore's rules."""
+
+    region: str = ""
+    url: str = ""
+    regional: str = ""
+    fips: bool = False
+    dual_stack: bool = False
+    ca_bundle: str = ""
+    retry_mode: str = ""
+    max_attempts: int = 0
+
+
+class ProfileConfig(Value):
+    """All that flags, variables and the file say of a profile, resolved, with its source
+    profile."""
+
+    name: str
+    endpoint: Endpoint = Endpoint()
+    source: ProfileConfig | None = None
+    role_arn: str = ""
+    role_session_name: str = ""
+    external_id: str = ""
+    session_tags: tuple[tuple[str, str], ...] = ()
+    transitive_tags: tuple[str, ...] = ()
+    source_identity: str = ""
+    mfa_serial: str = ""
+    mfa_process: str = ""
+    role_duration: Duration = Duration(datetime.timedelta(hours=1))
+    session_duration: Duration = Duration(datetime.timedelta(hours=1))
+    chained_session_duration: Duration = Duration(datetime.timedelta(hours=8))
+    other_source: str = ""
+    variant: tuple[tuple[str, str], ...] = ()
+
+
+class Layer(Value):
+    """One place that settings come from: how an error names it, and what it says."""
+
+    where: str
+    values: Mapping[str, str]
+    is_default: bool = False
+    from_file: bool = False
+
+
+class Lookup:
+    """The places where one profile's settings are looked up, first one first."""
+
+    def __init__(
+        self,
+        config: ConfigFile,
+        profile: str,
+        flags: Layer,
+        environ: Mapping[str, str],
+        active: bool,
+    ) -> None:
+        self.config = config
+        self.profile = profile
+        self.flags = flags
+        self.environ = environ
+        self.active = active
+        self.layers = list(self._file_layers())
+
+    def _file_layers(self) -> Iterator[Layer]:
+        seen: list[str] = []
+        name, inherited = self.profile, False
+        while True:
+            if name in seen:
+                cycle = " -> ".join(map(printable, [*seen[seen.index(name) :], name]))
+                raise ConfigError(
+                    f"{printable(self.config.path)}: include_profile goes in a circle: {cycle}"
+                )
+            seen.append(name)
+            section = profile_section(name)
+            values = self.config.section(section)
+            yield Layer(
+                f"{printable(self.config.path)}, section [{printable(section)}]",
+                values,
+                inherited,
+                True,
+            )
+            following = values.get("include_profile", "")
+            if following and not (following == "default" and "default" in seen):
+                if not self.config.has_profile(following):
+                    raise ConfigError(
+                        f"{printable(self.config.path)}, section [{printable(section)}]: "
+                        "include_profile names "
+                        f"{printable(following)!r}, which has no section",
+                        closest(following, self.config.profile_names()),
+                    )
+                name = following
+            elif "default" not in seen:
+                name, inherited = "default", True
+            else:
+                return
+
+    def find(self, name: str, *, file_only: bool = False) -> tuple[str, str]:
+        """Return a setting's first non-empty text and where it stands; two empty texts if
+        nowhere."""
+        setting = SETTINGS[name]
+        for layer in self.layers if file_only else self._all_layers(setting):
+            text = layer.values.get(name, "")
+            if text and (setting.inherited or not layer.is_default):
+                where = f"{layer.where}, {name}" if layer.from_file else layer.where
+                if layer.from_file and setting.trusted and not self.config.safe:
+                    raise ConfigError(
+                        f"{where}: not taken from a file that others can have written",
+                        f"chown it to yourself and chmod o-w {printable(self.config.path)}",
+                    )
+                return text, where
+        return "", ""
+
+    def _all_layers(self, setting: Setting) -> Iterator[Layer]:
+        yield self.flags
+        if self.active or not setting.active_only:
+            for variable in setting.env:
+                yield Layer(variable, {setting.name: self.environ.get(variable, "")})
+        yield from self.layers
+
+    def text(self, name: str) -> str:
+        """Return a setting's text, or an empty one."""
+        return self.find(name)[0]
+
+    def parsed(self, name: str, parse: Callable[[str], V2], default: V2) -> V2:
+        """Return a setting's parsed value; a bad one is a ConfigError that names where it
+        stands."""
+        text, where = self.find(name)
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {printable(text)!r} is {printable(error)}") from None
+
+    def duration(self, name: str, default: datetime.timedelta) -> Duration:
+        """Return a duration; zero counts as unset."""
+        _text, where = self.find(name)
+        bare = (
+            name == "duration_seconds"
+            and where not in SETTINGS[name].env
+            and where != self.flags.where
+        )
+        length = self.parsed(
+            name, lambda text: parse_duration(text, bare_seconds=bare), datetime.timedelta()
+        )
+        return Duration(length, where) if length else Duration(default)
+
+    def variant(self) -> tuple[tuple[str, str], ...]:
+        """Return the settings that flags or variables made other than the file alone does."""
+        return tuple(
+            (name, text)
+            for name in VARIANT_SETTINGS
+            if (text := self.text(name)) != self.find(name, file_only=True)[0]
+        )
+
+
+if TYPE_CHECKING:
+    V2 = TypeVar("V2")
+
+
+def parse_bool(text: str) -> bool:
+    """Read a boolean as Go's ParseBool does; ValueError otherwise."""
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise ValueError("neither true nor false")
+
+
+def parse_count(text: str) -> int:
+    """Read a positive whole number; ValueError otherwise."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1000):
+        raise ValueError("no number from 1 to 999")
+    return int(text)
+
+
+def parse_tags(text: str) -> tuple[tuple[str, str], ...]:
+    """Read ``key=value,key=value``; ValueError otherwise."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(mark and key.strip() for key, mark, _ in pairs):
+        raise ValueError("not of the form key=value,key=value")
+    return tuple((key.strip(), value.strip()) for key, _, value in pairs)
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read a list with commas; empty parts are dropped."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_retry_mode(text: str) -> str:
+    """Read botocore's name of a way to retry; ValueError otherwise."""
+    if text not in ("legacy", "standard", "adaptive"):
+        raise ValueError("none of legacy, standard, adaptive")
+    return text
+
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL's host is this machine."""
+    from urllib.parse import urlsplit
+
+    return urlsplit(url).hostname in LOOPBACK_HOSTS
+
+
+def check_endpoint_url(url: str, allow_http: bool) -> str:
+    """Return a URL that keys may be proved to; ValueError for one that would do it in the open."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("no http or https URL")
+    if parts.scheme == "http" and not (is_loopback(url) or allow_http):
+        raise ValueError("plain http to another host (AWS_VAULT_ALLOW_HTTP=1 allows it)")
+    return url
+
+
+def resolve_endpoint(lookup: Lookup) -> Endpoint:
+    """Return how a profile reaches STS, by the AWS SDKs' rules of precedence."""
+    environ = lookup.environ
+    allow_http = environ.get("AWS_VAULT_ALLOW_HTTP") == "1"
+
+    def check(text: str) -> str:
+        return check_endpoint_url(text, allow_http)
+
+    url = ""
+    if not lookup.parsed("ignore_configured_endpoint_urls", parse_bool, False):
+        url = environ.get("AWS_ENDPOINT_URL_STS", "")
+        where = "AWS_ENDPOINT_URL_STS"
+        if not url and not environ.get("AWS_ENDPOINT_URL"):
+            url, where = _service_endpoint(lookup)
+        if url:
+            try:
+                check(url)
+            except ValueError as error:
+                raise ConfigError(f"{where}: {printable(url)!r} is {error}") from None
+        url = url or lookup.parsed("endpoint_url", check, "")
+    return Endpoint(
+        lookup.text("region"),
+        url,
+        lookup.text("sts_regional_endpoints"),
+        lookup.parsed("use_fips_endpoint", parse_bool, False),
+        lookup.parsed("use_dualstack_endpoint", parse_bool, False),
+        lookup.text("ca_bundle"),
+        lookup.parsed("retry_mode", parse_retry_mode, ""),
+        lookup.parsed("max_attempts", parse_count, 0),
+    )
+
+
+def _service_endpoint(lookup: Lookup) -> tuple[str, str]:
+    """Return the STS endpoint of the profile's [services] section, and where it stands."""
+    name = lookup.text("services")
+    nested = lookup.config.section(f"services {name}").get("sts", "") if name else ""
+    for line in nested.splitlines():
+        key, value = _split_line(line.strip()) if line.strip() else ("", "")
+        if key.lower() == "endpoint_url":
+            return (
+                _clean_value(value),
+                (
+                    f"{printable(lookup.config.path)}, section [services {printable(name)}], "
+                    "endpoint_url"
+                ),
+            )
+    return "", ""
+
+
+def load_profile(
+    config: ConfigFile,
+    name: str,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    stored: Sequence[str],
+) -> ProfileConfig:
+    """Resolve a profile and its sources. ConfigError for a bad value, a circle, or a source that is
+    nowhere."""
+    return _resolve_profile(config, name, Layer("a flag", flags), environ, stored, [])
+
+
+def _resolve_profile(
+    config: ConfigFile,
+    name: str,
+    flags: Layer,
+    environ: Mapping[str, str],
+    stored: Sequence[str],
+    path: list[str],
+) -> ProfileConfig:
+    if name in path:
+        circle = " -> ".join(map(printable, [*path[path.index(name) :], name]))
+        raise ConfigError(f"{printable(config.path)}: source_profile goes in a circle: {circle}")
+    lookup = Lookup(config, name, flags, environ, active=not path)
+    source_name, where = lookup.find("source_profile")
+    source = None
+    if source_name and source_name != name:
+        if not config.has_profile(source_name) and source_name not in stored:
+            raise ConfigError(
+                f"{where}: profile {printable(source_name)!r} is neither in the file nor in the "
+                "vault",
+                closest(source_name, {*config.profile_names(), *stored}),
+            )
+        source = _resolve_profile(config, source_name, flags, environ, stored, [*path, name])
+    return _profile(lookup, source)
+
+
+OTHER_SOURCES = (
+    "credential_process",
+    "web_identity_token_file",
+    "web_identity_token_process",
+    "sso_session",
+    "sso_start_url",
+)
+
+
+def _profile(lookup: Lookup, source: ProfileConfig | None) -> ProfileConfig:
+    hour = datetime.timedelta(hours=1)
+    mfa_process = lookup.text("mfa_process")
+    return ProfileConfig(
+        name=lookup.profile,
+        endpoint=resolve_endpoint(lookup),
+        source=source,
+        role_arn=lookup.text("role_arn"),
+        role_session_name=lookup.text("role_session_name"),
+        external_id=lookup.text("external_id"),
+        session_tags=lookup.parsed("session_tags", parse_tags, ()),
+        transitive_tags=lookup.parsed("transitive_session_tags", parse_names, ()),
+        source_identity=lookup.text("source_identity"),
+        mfa_serial=lookup.text("mfa_serial"),
+        mfa_process=mfa_process,
+        role_duration=lookup.duration("duration_seconds", hour),
+        session_duration=lookup.duration("session_ttl", hour),
+        chained_session_duration=lookup.duration("chained_session_ttl", 8 * hour),
+        other_source=next((name for name in OTHER_SOURCES if lookup.text(name)), ""),
+        variant=lookup.variant(),
+    )
+
+
+# ======================================================================
+# Prompts
+# ======================================================================
+# How an MFA code is asked for. Each code is used for one request.
+
+
+class Mfa(Value):
+    """An MFA device, and the shell command that prints its code, if a profile names one."""
+
+    serial: str
+    process: str = ""
+
+
+def ask_terminal(world: World, question: str) -> Secret:
+    """Ask on the controlling terminal; NeedsPerson if there is none."""
+    return world.ask(
+        question,
+        timeout=PROMPT_WAIT_SECONDS,
+        instead="give the code with --mfa-token or set mfa_process",
+    )
+
+
+# A way to ask is one function above and one row here; the first that can be used is taken.
+PROMPTERS: dict[str, Callable[[World, str], Secret]] = {"terminal": ask_terminal}
+
+
+class MfaCodes:
+    """Where MFA codes come from: the one that was given, the profile's own command, or a person."""
+
+    def __init__(self, world: World, given: Secret | None, prompter: str) -> None:
+        self.world = world
+        self.given = given
+        self.prompter = prompter or "terminal"
+
+    def lock(self, mfa: Mfa) -> Lock:
+        """Return the lock to hold from asking for a code until it is spent: two roles must not
+        share one."""
+        return self.world.lock("mfa", mfa.serial)
+
+    def code(self, mfa: Mfa) -> Secret:
+        """Return a code of the device; AwsVaultError if what came is not one."""
+        if self.given is not None:
+            code, self.given = self.given, None
+        elif mfa.process:
+            code = self._from_process(mfa)
+        else:
+            code = PROMPTERS[self.prompter](self.world, f"MFA code for {printable(mfa.serial)}")
+        text = code.reveal().strip()
+        if not (text.isascii() and text.isdigit() and len(text) == 6):
+            raise AwsVaultError(
+                f"no MFA code for {printable(mfa.serial)}: a code is six digits", "try again"
+            )
+        return Secret(text)
+
+    def _from_process(self, mfa: Mfa) -> Secret:
+        # The shell is what aws-vault's users wrote mfa_process for.
+        result = self.world.run(
+            ["/bin/sh", "-c", mfa.process], timeout=PROMPT_WAIT_SECONDS, on_terminal=True
+        )
+        if result.status != 0:
+            raise AwsVaultError(
+                f"mfa_process for {printable(mfa.serial)} failed with status {result.status}",
+                "run it by hand to see why",
+            )
+        return result.output
+
+
+# ======================================================================
+# AWS
+# ======================================================================
+# STS: the only place that imports botocore, which sees nothing but what is passed to it here.
+
+GLOBAL_REGION = "aws-global"
+SKEW_CODES = (
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "RequestExpired",
+    "InvalidSignatureException",
+    "RequestInTheFuture",
+)
+MIN_SKEW_SECONDS = 120.0
+
+# AWS's word for a refusal -> what it means, and what helps.
+REFUSALS = {
+    "InvalidClientTokenId": (
+        (
+            "AWS does not know the access key: it was deleted or made inactive, or belongs to "
+            "another partition"
+        ),
+        "store a valid key with awsvault add",
+    ),
+    "SignatureDoesNotMatch": (
+        "the secret key does not belong to the access key",
+        "store the pair again with awsvault add",
+    ),
+    "ExpiredToken": (
+        "the session that signed the request has ended",
+        "awsvault clear, then try again",
+    ),
+    "ExpiredTokenException": (
+        "the session that signed the request has ended",
+        "awsvault clear, then try again",
+    ),
+    "AccessDenied": (
+        "",
+        "the policies of both sides must allow it, and may ask for MFA (mfa_serial)",
+    ),
+    "RegionDisabledException": ("", "enable STS in this region, or choose another with --region"),
+    "ValidationError": ("", "look at role_arn, duration_seconds and the names in the profile"),
+    "Throttling": ("AWS is asked too often", "try again later"),
+}
+MFA_REFUSED = "MultiFactorAuthentication failed"
+MFA_REFUSED_HINT = (
+    "a code works once: wait for the next one, and check mfa_serial and the clock of the device"
+)
+
+# botocore's exception -> what could not be done, and what helps.
+NETWORK_FAILURES = {
+    "ProxyConnectionError": (
+        "the proxy refused or can't be reached",
+        "check HTTPS_PROXY and NO_PROXY",
+    ),
+    "SSLError": (
+        "the server's certificate can't be verified",
+        "check the CA bundle (AWS_CA_BUNDLE, ca_bundle) and the clock",
+    ),
+    "EndpointConnectionError": (
+        "AWS can't be reached",
+        "check the network, the proxy and the region",
+    ),
+    "ConnectTimeoutError": (
+        "AWS can't be reached in time",
+        "check the network, the proxy and the region",
+    ),
+    "ReadTimeoutError": ("AWS did not answer in time", "try again"),
+    "ConnectionClosedError": ("the connection was closed before an answer", "try again"),
+}
+
+
+def partition(region: str) -> str:
+    """Return the AWS partition of a region."""
+    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso": "aws-iso", "eusc-": "aws-eusc"}
+    return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+
+
+class Sts:
+    """AWS's Security Token Service through botocore's client: its endpoint rules, retries, proxies
+    and signing."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def get_session_token(
+        self,
+        source: Credentials,
+        endpoint: Endpoint,
+        duration: datetime.timedelta,
+        mfa: tuple[str, Secret] | None,
+    ) -> Credentials:
+        """Trade long-lived keys for a session."""
+        params = {"DurationSeconds": int(duration.total_seconds()), **_mfa_params(mfa)}
+        return _session(self.call("GetSessionToken", params, source, endpoint))
+
+    def assume_role(
+        self,
+        source: Credentials,
+        endpoint: Endpoint,
+        params: Mapping[str, object],
+        mfa: tuple[str, Secret] | None,
+    ) -> Credentials:
+        """Trade credentials for a role's session; ``params`` are AssumeRole's own."""
+        return _session(self.call("AssumeRole", {**params, **_mfa_params(mfa)}, source, endpoint))
+
+    def call(
+        self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
+    ) -> dict[str, Any]:
+        """Make one request and return the parsed answer. AwsError says why there is none.
+
+        A request that is refused because this machine's clock is wrong is made once more with AWS's
+        time.
+        """
+        self.world.load_libraries()
+        _check_ca_bundle(endpoint)
+        with self.world.library_environment():
+            from botocore.exceptions import BotoCoreError, ClientError
+
+            try:
+                client = self._client(source, endpoint)
+                try:
+                    return self._request(client, operation, params)
+                except ClientError as error:
+                    skew = self._clock_skew(error, client.meta.endpoint_url)
+                    if not skew:
+                        raise
+                    with ShiftedSigningClock(skew):
+                        return self._request(client, operation, params)
+            except ClientError as error:
+                raise explain_refusal(operation, error.response.get("Error", {})) from None
+            except (BotoCoreError, OSError) as error:
+                raise explain_failure(operation, error) from None
+
+    def _client(self, source: Credentials, endpoint: Endpoint) -> Any:
+        import botocore.session
+        from botocore.config import Config
+        from botocore.loaders import Loader
+
+        if endpoint.regional:
+            os.environ["AWS_STS_REGIONAL_ENDPOINTS"] = endpoint.regional
+        session = botocore.session.Session()
+        # The library's own data only: a data folder in the home would be somebody's way into every
+        # request.
+        session.register_component(
+            "data_loader",
+            Loader(
+                include_default_search_paths=False, extra_search_paths=[Loader.BUILTIN_DATA_PATH]
+            ),
+        )
+        retries = {
+            "mode": endpoint.retry_mode or "standard",
+            "total_max_attempts": endpoint.max_attempts or 3,
+        }
+        return session.create_client(
+            "sts",
+            region_name=endpoint.region or GLOBAL_REGION,
+            endpoint_url=endpoint.url or None,
+            verify=endpoint.ca_bundle or None,
+            aws_access_key_id=source.access_key_id,
+            aws_secret_access_key=source.secret_access_key.reveal(),
+            aws_session_token=source.session_token.reveal() if source.session_token else None,
+            config=Config(
+                retries=retries,
+                connect_timeout=10,
+                read_timeout=30,
+                use_fips_endpoint=endpoint.fips,
+                use_dualstack_endpoint=endpoint.dual_stack,
+                user_agent_extra=f"awsvault/{__version__}",
+            ),
+        )
+
+    def _request(self, client: Any, operation: str, params: Mapping[str, object]) -> dict[str, Any]:
+        started = self.world.now()
+        try:
+            answer: dict[str, Any] = client._make_api_call(operation, dict(params))
+        finally:
+            took = (self.world.now() - started).total_seconds()
+            self.world.debug(
+                f"{operation} at {printable(client.meta.endpoint_url)} took {took * 1000:.0f} ms"
+            )
+        return answer
+
+    def _clock_skew(self, error: Any, url: str) -> datetime.timedelta | None:
+        """Return by how much AWS's clock is ahead of ours, if that is why it refused and its word
+        can be trusted."""
+        from email.utils import parsedate_to_datetime
+
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if error.response.get("Error", {}).get("Code") not in SKEW_CODES or "date" not in headers:
+            return None
+        if not (url.startswith("https:") or is_loopback(url)):
+            return None
+        try:
+            skew = parsedate_to_datetime(headers["date"]) - self.world.now()
+        except (TypeError, ValueError):
+            return None
+        if abs(skew.total_seconds()) < MIN_SKEW_SECONDS:
+            return None
+        direction = "behind" if skew.total_seconds() > 0 else "ahead of"
+        self.world.say(
+            f"warning: this machine's clock is {format_duration(abs(skew))} {direction} AWS's; "
+            "trying with AWS's time"
+        )
+        return skew
+
+
+class ShiftedSigningClock:
+    """A block in which botocore signs with another time than this machine's."""
+
+    def __init__(self, skew: datetime.timedelta) -> None:
+        self.skew = skew
+
+    def __enter__(self) -> None:
+        import botocore.auth
+
+        self.clock: Any = botocore.auth.get_current_datetime
+
+        def shifted(*args: Any, **kwargs: Any) -> datetime.datetime:
+            moment: datetime.datetime = self.clock(*args, **kwargs) + self.skew
+            return moment
+
+        botocore.auth.get_current_datetime = shifted
+
+    def __exit__(self, *_exception: object) -> None:
+        import botocore.auth
+
+        botocore.auth.get_current_datetime = self.clock
+
+
+def _mfa_params(mfa: tuple[str, Secret] | None) -> dict[str, str]:
+    return {"SerialNumber": mfa[0], "TokenCode": mfa[1].reveal()} if mfa else {}
+
+
+def _session(answer: Mapping[str, Any]) -> Credentials:
+    given = answer["Credentials"]
+    arn = answer.get("AssumedRoleUser", {}).get("Arn", "")
+    return Credentials(
+        given["AccessKeyId"],
+        Secret(given["SecretAccessKey"]),
+        Secret(given["SessionToken"]),
+        given["Expiration"].astimezone(UTC).replace(microsecond=0),
+        account_id=arn.split(":")[4] if arn.count(":") >= 5 else "",
+    )
+
+
+def _check_ca_bundle(endpoint: Endpoint) -> None:
+    if endpoint.ca_bundle and not os.access(endpoint.ca_bundle, os.R_OK):
+        raise AwsError(
+            f"CA bundle {printable(endpoint.ca_bundle)} can't be read",
+            "check AWS_CA_BUNDLE and ca_bundle",
+        )
+
+
+def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
+    """Turn AWS's error code and message into words that help."""
+    code, text = str(error.get("Code", "")), str(error.get("Message", ""))
+    meaning, hint = REFUSALS.get(code, ("", ""))
+    if code == "AccessDenied" and MFA_REFUSED in text:
+        meaning, hint = "the MFA code was refused", MFA_REFUSED_HINT
+    quoted = printable(f"{code}: {text}" if text else code)
+    return AwsError(
+        f"{operation}: {meaning} ({quoted})" if meaning else f"{operation}: {quoted}", hint, code
+    )
+
+
+def explain_failure(operation: str, error: Exception) -> AwsError:
+    """Turn a failure to reach AWS into words that help."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in NETWORK_FAILURES:
+            meaning, hint = NETWORK_FAILURES[kind.__name__]
+            return AwsError(f"{operation}: {meaning} ({printable(error)})", hint)
+    return AwsError(f"{operation}: {printable(error)}", "check region, endpoint_url and ca_bundle")
+
+
+# ======================================================================
+# Providers
+# ======================================================================
+# One class per way to get credentials. A provider is a value: comparing two compares what they
+# would do.
+
+
+class Tools:
+    """What providers act with."""
+
+    def __init__(
+        self, world: World, vault: Vault, sts: Sts, codes: MfaCodes, min_ttl: datetime.timedelta
+    ) -> None:
+        self.world = world
+        self.vault = vault
+        self.sts = sts
+        self.codes = codes
+        self.min_ttl = min_ttl
+        self._stored: dict[str, Credentials] = {}
+
+    def stored(self, profile: str) -> Credentials:
+        """Return long-lived keys, read from the vault at most once."""
+        if profile not in self._stored:
+            self._stored[profile] = self.vault.credentials(profile)
+        return self._stored[profile]
+
+
+class Provider(Value):
+    """A way to get credentials."""
+
+    def retrieve(self, tools: Tools) -> Credentials:
+        """Get them: from the vault if they are there and fresh, else from AWS, asking for a code if
+        need be."""
+        raise NotImplementedError
+
+    def made_from(self, tools: Tools) -> tuple[str, ...]:
+        """Return all that decides what the credentials may do, in a fixed order."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Say the chain in a few words, first link first."""
+        raise NotImplementedError
+
+
+class StoredKeys(Provider):
+    """The long-lived keys of a profile."""
+
+    profile: str
+
+    def retrieve(self, tools: Tools) -> Credentials:
+        return tools.stored(self.profile)
+
+    def made_from(self, tools: Tools) -> tuple[str, ...]:
+        return ("key", tools.stored(self.profile).access_key_id)
+
+    def describe(self) -> str:
+        return f"stored {self.profile}"
+
+
+class SessionProvider(Provider):
+    """Temporary credentials that are cached, and made by exactly one of the processes that need
+    them at once."""
+
+    source: Provider
+    slot: SessionSlot
+    endpoint: Endpoint
+    duration: datetime.timedelta
+    explicit_duration: bool = False
+    mfa: Mfa | None = None
+
+    def retrieve(self, tools: Tools) -> Credentials:
+        fingerprint = digest(*self.made_from(tools))
+        found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+        if found:
+            return found
+        identity = tools.vault.keystore.identity()
+        with tools.world.lock("session", identity, self.slot.key(0).prefix(), shared_refusals=True):
+            # Another process may have made it while this one waited for the lock.
+            found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+            return found or self._make(tools, fingerprint)
+
+    def _make(self, tools: Tools, fingerprint: str) -> Credentials:
+        source = self.source.retrieve(tools)
+        if self.mfa:
+            with tools.codes.lock(self.mfa):
+                made = self.request(tools, source, (self.mfa.serial, tools.codes.code(self.mfa)))
+        else:
+            made = self.request(tools, source, None)
+        try:
+            tools.vault.store_session(self.slot, made, fingerprint)
+        except KeystoreError as error:
+            tools.world.say(f"warning: the session can't be kept for next time: {error.message}")
+        return made
+
+    def request(
+        self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
+    ) -> Credentials:
+        """Ask AWS for the credentials."""
+        raise NotImplementedError
+
+    def made_from(self, tools: Tools) -> tuple[str, ...]:
+        return (
+            *self.source.made_from(tools),
+            type(self).__name__,
+            self.mfa.serial if self.mfa else "",
+            self.endpoint.url,
+            partition(self.endpoint.region),
+            str(int(self.duration.total_seconds())) if self.explicit_duration else "",
+        )
+
+    def describe(self) -> str:
+        mfa = f" (mfa {self.mfa.serial.rpartition('/')[2]})" if self.mfa else ""
+        duration = format_duration(self.duration)
+        return f"{self.source.describe()} > {self.link()} {self.slot.profile} {duration}{mfa}"
+
+    def link(self) -> str:
+        """Return the word for this kind of link."""
+        raise NotImplementedError
+
+
+class SessionToken(SessionProvider):
+    """GetSessionToken, signed by long-lived keys."""
+
+    def request(
+        self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
+    ) -> Credentials:
+        return tools.sts.get_session_token(source, self.endpoint, self.duration, mfa)
+
+    def link(self) -> str:
+        return "session"
+
+
+class AssumeRole(SessionProvider):
+    """AssumeRole, signed by long-lived keys or by another session."""
+
+    role_arn: str = ""
+    role_session_name: str = ""
+    external_id: str = ""
+    session_tags: tuple[tuple[str, str], ...] = ()
+    transitive_tags: tuple[str, ...] = ()
+    source_identity: str = ""
+
+    def request(
+        self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
+    ) -> Credentials:
+        optional: dict[str, object] = {
+            "ExternalId": self.external_id,
+            "Tags": [{"Key": key, "Value": value} for key, value in self.session_tags],
+            "TransitiveTagKeys": list(self.transitive_tags),
+            "SourceIdentity": self.source_identity,
+        }
+        params = {
+            "RoleArn": self.role_arn,
+            "RoleSessionName": self.role_session_name
+            or str(int(tools.world.now().timestamp() * 1_000_000_000)),
+            "DurationSeconds": int(self.duration.total_seconds()),
+            **{name: value for name, value in optional.items() if value},
+        }
+        return tools.sts.assume_role(source, self.endpoint, params, mfa)
+
+    def made_from(self, tools: Tools) -> tuple[str, ...]:
+        return (
+            *super().made_from(tools),
+            self.role_arn,
+            self.role_session_name,
+            self.external_id,
+            *(text for pair in self.session_tags for text in pair),
+            "|",
+            *self.transitive_tags,
+            "|",
+            self.source_identity,
+        )
+
+    def link(self) -> str:
+        return "role"
+
+
+# ======================================================================
+# Chain
+# ======================================================================
+# Which providers, in what order. Pure: opens no door, so that every decision is tested by comparing
+# values.
+
+
+class Plan(Value):
+    """What would be done for a profile, and what the person should know about it."""
+
+    provider: Provider
+    notes: tuple[str, ...] = ()
+
+
+class SessionChoice(Value):
+    """That GetSessionToken is called, for which profile's settings, and with whose MFA device."""
+
+    holder: ProfileConfig
+    serial: str
+    duration: Duration
+    own: bool = False  # aws-vault would not make it, so it must not be filed as one of aws-vault's
+
+
+def plan_chain(target: ProfileConfig, stored: Iterable[str], *, no_session: bool = False) -> Plan:
+    """Decide how a profile's credentials are made, as aws-vault's fork does but for what AWS always
+    refuses.
+
+    ``stored`` are the names with long-lived keys. UsageError for what can't work, before anybody is
+    asked.
+    """
+    chain = find_keys(target, frozenset(stored))
+    choice = choose_session(chain, no_session)
+    choice = _choice_for_later_roles(chain, choice, no_session)
+    provider: Provider = StoredKeys(chain[-1].name)
+    notes: list[str] = []
+    for profile in reversed(chain):
+        if choice and choice.holder is profile:
+            provider = _session_token(provider, choice, chain)
+        if profile.role_arn:
+            provider = _assume_role(
+                provider, profile, choice.serial if choice else "", chain, notes
+            )
+    return Plan(provider, tuple(notes))
+
+
+def find_keys(target: ProfileConfig, stored: frozenset[str]) -> list[ProfileConfig]:
+    """Return the profiles from the one asked for to the one whose keys are stored. AwsVaultError if
+    there is none."""
+    chain = [target]
+    while chain[-1].name not in stored:
+        last = chain[-1]
+        if last.source is not None:
+            chain.append(last.source)
+        elif last.other_source:
+            raise ConfigError(
+                f"profile {printable(last.name)!r} gets its credentials by {last.other_source}, "
+                "which awsvault does not use",
+                f"store keys for it: awsvault add {printable(last.name)}",
+            )
+        else:
+            via = f" (source of {printable(target.name)!r})" if last is not target else ""
+            raise AwsVaultError(
+                f"no credentials are stored for profile {printable(last.name)!r}{via}",
+                f"awsvault add {printable(last.name)}",
+            )
+    return chain
+
+
+def choose_session(chain: Sequence[ProfileConfig], no_session: bool) -> SessionChoice | None:
+    """Decide whether a session of the keys comes first, and whose: the lowest profile that may have
+    one."""
+    for index in range(len(chain) - 1, -1, -1):
+        profile, user = chain[index], chain[index - 1] if index else None
+        primes = not profile.role_arn or (user is not None and bool(user.role_arn))
+        if primes and not _keeps_full_duration(chain[: index + 1]) and not no_session:
+            if user is None:
+                return SessionChoice(profile, profile.mfa_serial, profile.session_duration)
+            if profile.mfa_serial and profile.mfa_serial == user.mfa_serial:
+                return SessionChoice(profile, profile.mfa_serial, profile.chained_session_duration)
+        if profile.role_arn:
+            return None
+    return None
+
+
+def _keeps_full_duration(chain: Sequence[ProfileConfig]) -> bool:
+    # A single role of over an hour must be assumed from the keys themselves: AWS caps a chained one
+    # at an hour.
+    roles = [profile for profile in chain if profile.role_arn]
+    return len(roles) == 1 and roles[0].role_duration.length > MAX_CHAINED_ROLE
+
+
+def _choice_for_later_roles(
+    chain: Sequence[ProfileConfig], choice: SessionChoice | None, no_session: bool
+) -> SessionChoice | None:
+    """Move to the keys' own session the MFA that a later role asks for: AWS takes no code from a
+    role's session."""
+    roles = [profile for profile in reversed(chain) if profile.role_arn]
+    proved = choice.serial if choice else ""
+    unproved = [profile for profile in roles[1:] if profile.mfa_serial not in ("", proved)]
+    if not unproved:
+        return choice
+    needed = unproved[0]
+    for other in [*([choice.holder] if choice and choice.serial else []), roles[0], *unproved]:
+        if other.mfa_serial not in ("", needed.mfa_serial):
+            raise ConfigError(
+                f"profiles {printable(other.name)!r} and {printable(needed.name)!r} need two "
+                "MFA devices in one chain, which AWS does not allow",
+                "give both the same mfa_serial",
+            )
+    if no_session:
+        raise UsageError(
+            f"profile {printable(needed.name)!r} needs MFA after another role, which takes a "
+            "session",
+            "leave --no-session away",
+        )
+    keys = chain[-1]
+    return SessionChoice(keys, needed.mfa_serial, keys.chained_session_duration, own=True)
+
+
+def _mfa(serial: str, profile: ProfileConfig, chain: Sequence[ProfileConfig]) -> Mfa | None:
+    """Return a device with the command of the profile that has both; the asking profile's own comes
+    first."""
+    if not serial:
+        return None
+    owners = [
+        owner for owner in (profile, *chain) if owner.mfa_serial == serial and owner.mfa_process
+    ]
+    return Mfa(serial, owners[0].mfa_process if owners else "")
+
+
+def _slot(
+    kind: str, profile: ProfileConfig, serial: str, settings: Sequence[str], own: bool
+) -> SessionSlot:
+    """Name the place of a session: aws-vault's own where it would make the same one, else one it
+    never serves."""
+    variant = [
+        text for name, value in profile.variant if name in settings for text in (name, value)
+    ]
+    if not (variant or own):
+        return SessionSlot(SESSION_TYPES[kind], profile.name, serial)
+    third = f"{serial}#{digest(*variant)[:16]}" if variant else serial
+    return SessionSlot(f"awsvault.{SESSION_TYPES[kind]}", profile.name, third)
+
+
+def _session_token(
+    source: Provider, choice: SessionChoice, chain: Sequence[ProfileConfig]
+) -> SessionToken:
+    profile = choice.holder
+    ttl = "session_ttl" if profile is chain[0] else "chained_session_ttl"
+    return SessionToken(
+        source=source,
+        slot=_slot(
+            "session", profile, choice.serial, ("mfa_serial", ttl, "endpoint_url"), choice.own
+        ),
+        endpoint=profile.endpoint,
+        duration=_checked(choice.duration, MAX_SESSION, "a session"),
+        explicit_duration=bool(choice.duration.origin),
+        mfa=_mfa(choice.serial, profile, chain),
+    )
+
+
+ROLE_VARIANT_SETTINGS = tuple(name for name in VARIANT_SETTINGS if not name.endswith("session_ttl"))
+
+
+def _assume_role(
+    source: Provider,
+    profile: ProfileConfig,
+    proved: str,
+    chain: Sequence[ProfileConfig],
+    notes: list[str],
+) -> AssumeRole:
+    duration = _checked(
+        profile.role_duration, MAX_ROLE, "a role", capped=not isinstance(source, StoredKeys)
+    )
+    if duration < profile.role_duration.length:
+        notes.append(
+            f"role {printable(profile.name)!r} is assumed from a session, so AWS allows it one "
+            "hour at most"
+        )
+    serial = "" if profile.mfa_serial == proved else profile.mfa_serial
+    return AssumeRole(
+        source=source,
+        # aws-vault keeps no role session that was made without an MFA code.
+        slot=_slot("role", profile, serial, ROLE_VARIANT_SETTINGS, own=not serial),
+        endpoint=profile.endpoint,
+        duration=duration,
+        explicit_duration=bool(profile.role_duration.origin),
+        mfa=_mfa(serial, profile, chain),
+        role_arn=profile.role_arn,
+        role_session_name=profile.role_session_name,
+        external_id=profile.external_id,
+        session_tags=profile.session_tags,
+        transitive_tags=profile.transitive_tags,
+        source_identity=profile.source_identity,
+    )
+
+
+def _checked(
+    duration: Duration, maximum: datetime.timedelta, what: str, *, capped: bool = False
+) -> datetime.timedelta:
+    """Refuse what AWS would refuse (UsageError); cut to an hour where AWS allows no more."""
+    length = min(duration.length, MAX_CHAINED_ROLE) if capped else duration.length
+    if length < MIN_SESSION or length > maximum:
+        limit = (
+            "at least 15 minutes"
+            if length < MIN_SESSION
+            else f"at most {maximum.total_seconds() / 3600:.0f} hours"
+        )
+        raise UsageError(
+            f"{duration.origin}: {format_duration(duration.length)} is out of bounds: {what} "
+            f"lasts {limit}"
+        )
+    return length
+
+
+# ======================================================================
+# Child
+# ======================================================================
+# Environment in, process out.
+
+NESTED_HINT = "leave that shell first, or unset AWS_VAULT"
+
+
+def credential_variables(credentials: Credentials, region: str) -> dict[str, str]:
+    """Return the environment variables that SDKs read credentials from. The one place that shows
+    them to a command."""
+    return {
+        name: value
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", credentials.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key.reveal()),
+            (
+                "AWS_SESSION_TOKEN",
+                credentials.session_token.reveal() if credentials.session_token else "",
+            ),
+            (
+                "AWS_CREDENTIAL_EXPIRATION",
+                format_time(credentials.expiration) if credentials.expiration else "",
+            ),
+            ("AWS_REGION", region),
+            ("AWS_DEFAULT_REGION", region),
+            ("AWS_ACCOUNT_ID", credentials.account_id),
+        )
+        if value
+    }
+
+
+def child_environment(
+    environ: Mapping[str, str], profile: str, credentials: Credentials, region: str
+) -> dict[str, str]:
+    """Return the command's environment: ours without anybody else's credentials, and with these."""
+    return {**scrubbed(environ), "AWS_VAULT": profile, **credential_variables(credentials, region)}
+
+
+def default_shell(environ: Mapping[str, str]) -> str:
+    """Return the shell that is started where no command is named."""
+    return environ.get("SHELL") or "/bin/sh"
+
+
+def quote_posix(text: str) -> str:
+    """Quote for sh, bash and zsh; text that needs no quotes stays as it is."""
+    import shlex
+
+    return shlex.quote(text)
+
+
+def quote_fish(text: str) -> str:
+    """Quote for fish."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quote_powershell(text: str) -> str:
+    """Quote for PowerShell, which takes typographic quotes for quotes."""
+    for mark in "'\u2018\u2019\u201a\u201b":
+        text = text.replace(mark, mark * 2)
+    return f"'{text}'"
+
+
+def export_lines(
+    template: str, quote: Callable[[str], str]
+) -> Callable[[str, Credentials, str], str]:
+    """Return a writer of one line for each variable, by a template with {name} and {value}."""
+
+    def write(_profile: str, credentials: Credentials, region: str) -> str:
+        variables = credential_variables(credentials, region)
+        return "".join(
+            template.format(name=name, value=quote(value)) for name, value in variables.items()
+        )
+
+    return write
+
+
+def export_json(_profile: str, credentials: Credentials, _region: str) -> str:
+    """Write what credential_process promises (AWS SDKs and Tools Reference Guide, "Process
+    credential provider")."""
+    document: dict[str, object] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
+    }
+    if credentials.session_token:
+        document["SessionToken"] = credentials.session_token.reveal()
+    if credentials.expiration:
+        document["Expiration"] = format_time(credentials.expiration)
+    if credentials.account_id:
+        document["AccountId"] = credentials.account_id
+    return go_json(document) + "\n"
+
+
+INI_KEYS = (
+    ("AWS_ACCESS_KEY_ID", "aws_access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"),
+    ("AWS_SESSION_TOKEN", "aws_session_token"),
+    ("AWS_CREDENTIAL_EXPIRATION", "aws_credential_expiration"),
+    ("AWS_REGION", "region"),
+)
+
+
+def export_ini(profile: str, credentials: Credentials, region: str) -> str:
+    """Write a section of an AWS credentials file."""
+    variables = credential_variables(credentials, region)
+    lines = [f"{key}={variables[name]}\n" for name, key in INI_KEYS if name in variables]
+    return f"[{profile}]\n" + "".join(lines)
+
+
+EXPORT_FORMATS: dict[str, Callable[[str, Credentials, str], str]] = {
+    "env": export_lines("{name}={value}\n", str),
+    "export-env": export_lines("export {name}={value}\n", quote_posix),
+    "json": export_json,
+    "ini": export_ini,
+    "fish": export_lines("set -gx {name} {value}\n", quote_fish),
+    "powershell": export_lines("$Env:{name} = {value}\n", quote_powershell),
+}
+
+
+# ======================================================================
+# Commands
+# ======================================================================
+# One function for each subcommand: keyword arguments in, exit status out.
+
+
+class Options(Value):
+    """The global flags and their variables."""
+
+    backend: str = ""
+    prompt: str = ""
+    store: StoreSettings = StoreSettings()
+
+
+class App:
+    """What commands work with; the config file and the vault are opened when first used."""
+
+    def __init__(self, world: World, options: Options) -> None:
+        self.world = world
+        self.options = options
+        self._config: ConfigFile | None = None
+        self._vault: Vault | None = None
+
+    @property
+    def config(self) -> ConfigFile:
+        """The AWS config file."""
+        if self._config is None:
+            self._config = load_config(self.world)
+        return self._config
+
+    @property
+    def vault(self) -> Vault:
+        """The vault in the chosen keystore."""
+        if self._vault is None:
+            self._vault = Vault(
+                BACKENDS[self.options.backend or "file"](self.world, self.options.store), self.world
+            )
+        return self._vault
+
+    def known_profile(self, name: str) -> str:
+        """Return a profile's name: the one given, else $AWS_PROFILE, else ``default`` if that
+        exists (UsageError)."""
+        environ_name = self.world.environ.get("AWS_PROFILE", "")
+        chosen = name or environ_name or "default"
+        if self.config.has_profile(chosen):
+            return chosen
+        stored = self.vault.profiles()
+        if chosen in stored:
+            return chosen
+        if not (name or environ_name):
+            raise UsageError("no profile is named", "name one, or set AWS_PROFILE")
+        raise UsageError(
+            f"profile {printable(chosen)!r} is neither in {printable(self.config.path)} nor in "
+            "the vault",
+            closest(chosen, {*self.config.profile_names(), *stored})
+            or f"awsvault add {printable(chosen)}",
+        )
+
+    def resolve(self, profile: str, duration: str = "", region: str = "") -> ProfileConfig:
+        """Resolve a profile with the command line's own settings over it."""
+        flags = {
+            "region": region,
+            "duration_seconds": duration,
+            "session_ttl": duration,
+            "chained_session_ttl": duration,
+        }
+        return load_profile(self.config, profile, flags, self.world.environ, self.vault.profiles())
+
+    def retrieve(
+        self, target: ProfileConfig, *, no_session: bool, mfa_token: Secret | None
+    ) -> Credentials:
+        """Get a profile's credentials by its chain, and say what the person should know."""
+        plan = plan_chain(target, self.vault.profiles(), no_session=no_session)
+        for note in plan.notes:
+            self.world.say(f"note: {note}")
+        self.world.debug(f"chain: {printable(plan.provider.describe())}")
+        codes = MfaCodes(self.world, mfa_token, self.options.prompt)
+        return plan.provider.retrieve(
+            Tools(self.world, self.vault, Sts(self.world), codes, self.min_ttl())
+        )
+
+    def min_ttl(self) -> datetime.timedelta:
+        """Return how much of its life a cached session must have left."""
+        text = self.world.environ.get("AWS_MIN_TTL", "")
+        try:
+            return parse_duration(text) if text else datetime.timedelta(minutes=5)
+        except ValueError as error:
+            raise UsageError(f"AWS_MIN_TTL: {printable(text)!r} is {error}") from None
+
+    def refuse_nesting(self) -> None:
+        """Refuse to hand out credentials inside a command that has some already."""
+        outer = self.world.environ.get("AWS_VAULT", "")
+        if outer:
+            raise AwsVaultError(
+                f"this is already a shell or command with credentials of {printable(outer)!r}",
+                NESTED_HINT,
+            )
+
+    def dependents(self, profile: str) -> set[str]:
+        """Return the profiles whose sessions hang on the keys stored for one, itself included."""
+        stored = self.vault.profiles()
+        found = {profile}
+        for name in {session.profile for session in self.vault.sessions()} - found:
+            try:
+                chain = find_keys(
+                    load_profile(self.config, name, {}, {}, stored), frozenset([*stored, profile])
+                )
+            except AwsVaultError:
+                continue
+            if chain[-1].name == profile:
+                found.add(name)
+        return found
+
+
+def read_mfa_token(world: World, token: str, fd: str) -> Secret | None:
+    """Return the MFA code of --mfa-token (``-`` reads a line of standard input) or --mfa-token-fd,
+    if given."""
+    if fd:
+        return _read_fd(world, "--mfa-token-fd", fd).stripped()
+    if token == "-":
+        return world.read_line(0).stripped()
+    return Secret(token) if token else None
+
+
+def _read_fd(world: World, name: str, text: str) -> Secret:
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{name}: {printable(text)!r} is no descriptor's number")
+    try:
+        return Secret(world.read_descriptor(int(text), MAX_PASSPHRASE_BYTES)).without_newline()
+    except OSError as error:
+        raise UsageError(f"{name}: can't read descriptor {text}: {os_reason(error)}") from None
+
+
+def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
+    """Store a profile's long-lived keys, and give it a section in the config file."""
+    world = app.world
+    app.vault.refuse_profile(profile)
+    if app.config.section(profile_section(profile)).get("source_profile", profile) != profile:
+        raise AwsVaultError(
+            f"profile {printable(profile)!r} takes its keys from its source_profile, so keys "
+            "stored for it would not be used",
+            "store them for the source_profile, or remove that line",
+        )
+    new_section = add_config and not app.config.has_profile(profile)
+    keys = _keys_from_environment(world) if env else _keys_from_person(world)
+    mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
+    app.vault.store_credentials(profile, keys)
+    world.out(f'Added credentials to profile "{printable(profile)}" in the vault\n')
+    removed = app.vault.delete_sessions(app.dependents(profile))
+    if removed:
+        world.out(f"Deleted {removed} existing sessions\n")
+    if new_section:
+        _append_section(app, profile, mfa_serial)
+    return 0
+
+
+def _keys_from_environment(world: World) -> Credentials:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for name in names:
+        if not world.environ.get(name):
+            raise UsageError(f"--env: {name} is not set", f"export {' and '.join(names)}")
+    return Credentials(world.environ[names[0]].strip(), Secret(world.environ[names[1]]).stripped())
+
+
+def _keys_from_person(world: World) -> Credentials:
+    instead = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give --env"
+    key_id = world.ask("Access key ID", instead=instead).stripped().reveal()
+    if not key_id or any(character <= " " or is_control(character) for character in key_id):
+        raise UsageError("an access key ID is a word without blanks", "try again")
+    secret = world.ask("Secret access key", hidden=True, instead=instead).stripped()
+    if not secret:
+        raise UsageError("the secret access key is empty", "try again")
+    return Credentials(key_id, secret)
+
+
+def _mfa_serial_from_person(world: World) -> str:
+    answer = (
+        world.ask("ARN of the MFA device (empty if there is none)", instead="give --env")
+        .stripped()
+        .reveal()
+    )
+    if any(character <= " " or is_control(character) for character in answer):
+        raise UsageError("the ARN of an MFA device is one word", "try again")
+    return answer
+
+
+def _append_section(app: App, profile: str, mfa_serial: str) -> None:
+    """Add a profile's section at the end of the config file, which is never rewritten."""
+    world, path = app.world, app.config.path
+    text = f"\n[{profile_section(profile)}]\n" + (
+        f"mfa_serial = {mfa_serial}\n" if mfa_serial else ""
+    )
+    try:
+        if not world.environ.get("AWS_CONFIG_FILE"):
+            world.own_home()
+        with world.lock("config", os.path.realpath(path)):
+            config = load_config(world)
+            if not config.has_profile(profile):
+                world.make_folder(os.path.dirname(os.path.abspath(path)))
+                empty = not config.text
+                world.append_file(
+                    path, text.lstrip("\n" if empty else "").encode("utf-8", "surrogateescape")
+                )
+    except (OSError, AwsVaultError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
+        raise AwsVaultError(
+            f"the keys are stored, but {printable(path)} can't be written: {reason}",
+            "add the section by hand",
+        ) from None
+
+
+LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "===========", "========"))
+
+
+def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool) -> int:
+    """Show profiles, stored keys and sessions; nothing is decrypted, and nobody is asked."""
+    world = app.world
+    stored = app.vault.profiles()
+    labels = session_labels(app.vault, world.now())
+    if credentials:
+        names = stored
+    elif profiles:
+        names = app.config.profile_names()
+    elif sessions:
+        names = [label for _, label in labels]
+    else:
+        world.out(format_table(_list_rows(app.config.profile_names(), stored, labels)))
+        weak = app.vault.keystore.weak_items()
+        if weak:
+            world.say(
+                f"note: {weak} stored items have aws-vault's weaker protection; keys get ours "
+                "when they are next read"
+            )
+        return 0
+    world.out("".join(f"{printable(name)}\n" for name in names))
+    return 0
+
+
+def session_labels(vault: Vault, now: datetime.datetime) -> list[tuple[str, str]]:
+    """Return the label of each token and session, with the profile it belongs to ("" for a
+    token)."""
+    tokens = [("", key) for key in vault.tokens()]
+    seconds = int(now.timestamp())
+    return tokens + [
+        (
+            session.profile,
+            f"{session.type}:{format_duration(session.expires - seconds)}",
+        )
+        for session in vault.sessions()
+        if session.expires < 2**40
+    ]
+
+
+def _list_rows(
+    profiles: Sequence[str], stored: Sequence[str], labels: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, str, str]]:
+    for name in profiles:
+        yield (
+            name,
+            name if name in stored else "-",
+            ", ".join(label for owner, label in labels if owner == name) or "-",
+        )
+    for name in stored:
+        if name not in profiles:
+            yield "-", name, "-"
+    for owner, label in labels:
+        if owner not in profiles:
+            yield "-", "-", label
+
+
+def format_table(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Write three padded columns as aws-vault does (Go's tabwriter: 25 wide at least, padding of
+    2)."""
+    cells = [tuple(map(printable, row)) for row in [*LIST_HEADER, *rows]]
+    widths = [max(25, *(len(row[column]) + 2 for row in cells)) for column in range(3)]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
+    )
+
+
+def exec_command(
+    app: App,
+    *,
+    profile: str,
+    command: Sequence[str],
+    duration: str,
+    no_session: bool,
+    region: str,
+    mfa_token: str,
+    mfa_token_fd: str,
+    json: bool,
+) -> int:
+    """Run a command, or a shell, with a profile's credentials in its environment, in place of this
+    process."""
+    world = app.world
+    if json:
+        return export_command(
+            app, profile=profile, format="json", duration=duration, no_session=no_session,
+            region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd,
+        )  # fmt: skip
+    app.refuse_nesting()
+    token = read_mfa_token(world, mfa_token, mfa_token_fd)
+    words = list(command) if command and command[0] else [default_shell(world.environ)]
+    path = world.find_program(words[0])
+    target = app.resolve(app.known_profile(profile), duration, region)
+    credentials = app.retrieve(target, no_session=no_session, mfa_token=token)
+    if (
+        not command
+        and world.is_terminal(1)
+        and world.environ.get("AWS_VAULT_DISABLE_HELP_MESSAGE") != "1"
+    ):
+        world.say(
+            f"started {printable(words[0])} with credentials of {printable(target.name)!r}; "
+            "exit leaves it"
+        )
+    environ = child_environment(world.environ, target.name, credentials, target.endpoint.region)
+    world.replace_process(path, words, environ)
+
+
+def export_command(
+    app: App,
+    *,
+    profile: str,
+    format: str,
+    duration: str,
+    no_session: bool,
+    region: str,
+    mfa_token: str,
+    mfa_token_fd: str,
+) -> int:
+    """Print a profile's credentials on standard output in a chosen form."""
+    app.refuse_nesting()
+    token = read_mfa_token(app.world, mfa_token, mfa_token_fd)
+    target = app.resolve(app.known_profile(profile), duration, region)
+    credentials = app.retrieve(target, no_session=no_session, mfa_token=token)
+    app.world.out(EXPORT_FORMATS[format](target.name, credentials, target.endpoint.region))
+    return 0
+
+
+def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) -> int:
+    """Remove a profile's stored keys and every session that hangs on them, or the sessions only."""
+    world = app.world
+    if sessions_only:
+        removed = app.vault.delete_sessions([profile])
+        world.out(f"Deleted {removed} sessions.\n")
+        return 0
+    if profile not in app.vault.profiles():
+        raise ItemNotFound(
+            f"no credentials are stored for profile {printable(profile)!r}",
+            closest(profile, app.vault.profiles()),
+        )
+    if not force:
+        question = f"Delete the credentials of {printable(profile)!r} and its sessions? (y|N)"
+        answer = world.ask(question, instead="give --force").reveal().strip().lower()
+        if answer not in ("y", "yes"):
+            return 0
+    dependents = app.dependents(profile)
+    app.vault.keystore.delete(profile)
+    world.out("Deleted credentials.\n")
+    removed = app.vault.delete_sessions(dependents)
+    if removed:
+        world.out(f"Deleted {removed} sessions.\n")
+    return 0
+
+
+def clear_command(app: App, *, profile: str) -> int:
+    """Remove all sessions and SSO tokens, or those of one profile."""
+    removed = app.vault.delete_sessions([profile]) if profile else app.vault.delete_all_sessions()
+    app.world.out(f"Cleared {removed} sessions.\n")
+    return 0
+
+
+def version_command(app: App, *, json: bool, verify: bool) -> int:
+    """Print the version, every vendored version, or what a check of the packed file against its
+    cache found."""
+    world = app.world
+    manifest = dict(world.bundle.manifest()) if world.bundle else {}
+    if verify:
+        if world.bundle is None:
+            raise UsageError("only the packed awsvault.pyz can be verified", "make pyz")
+        findings = world.bundle.verify()
+        for finding in findings:
+            world.say(f"error: {printable(finding)}")
+        return 1 if findings else 0
+    if json:
+        world.out(
+            go_json({"awsvault": __version__, "python": sys.version.split()[0], **manifest}) + "\n"
+        )
+    else:
+        world.out(f"{__version__}\n")
+    return 0
+
+
+# ======================================================================
+# Command line
+# ======================================================================
+# COMMANDS table, argv -> command, errors -> one line and an exit code.
+
+
+class Option(Value):
+    """One flag: its names, the variable that stands in for it, and how its text is checked."""
+
+    names: tuple[str, ...]
+    help: str
+    env: str = ""
+    boolean: bool = False
+    default: object = ""
+    choices: tuple[str, ...] = ()
+    check: Callable[[str], object] | None = None
+    hidden: bool = False
+
+    @property
+    def dest(self) -> str:
+        """The keyword argument that gets its value."""
+        return self.names[0].lstrip("-").replace("-", "_")
+
+    def takes_value(self) -> bool:
+        """Tell whether a word follows it."""
+        return not self.boolean
+
+
+class Command(Value):
+    """One subcommand: its function, its flags, and the words it takes (``?``: may be left out;
+    ``...``: a command)."""
+
+    name: str
+    run: Callable[..., int]
+    help: str
+    words: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+def switch(
+    names: tuple[str, ...], text: str, *, default: bool = False, hidden: bool = False
+) -> Option:
+    """Return a boolean flag; its help is that of the form that is not the default."""
+    return Option(names, text, boolean=True, default=default, hidden=hidden)
+
+
+GLOBAL_OPTIONS = (
+    switch(("--debug",), "say what happens, without secrets, on standard error"),
+    Option(("--backend",), "the keystore", "AWS_VAULT_BACKEND", choices=tuple(BACKENDS)),
+    Option(("--prompt",), "how to ask for a code", "AWS_VAULT_PROMPT", choices=tuple(PROMPTERS)),
+    switch(("--input",), "never ask a person ($AWS_VAULT_NO_INPUT)", default=True),
+    Option(
+        ("--file-dir",),
+        "folder of the file vault",
+        "AWS_VAULT_FILE_DIR",
+        default=StoreSettings.file_dir,
+    ),
+    Option(
+        ("--file-passphrase-fd",),
+        "read the file vault's passphrase from this descriptor ($AWS_VAULT_FILE_PASSPHRASE_FD)",
+    ),
+    Option(
+        ("--file-passphrase-command",),
+        "program that prints the file vault's passphrase ($AWS_VAULT_FILE_PASSPHRASE_COMMAND)",
+    ),
+    switch(("--version",), "print the version"),
+)
+DURATION_OPTION = Option(
+    ("--duration", "-d"),
+    "how long the credentials shall last: 90m, 1h30m",
+    "AWS_VAULT_DURATION",
+    check=parse_duration,
+)
+CREDENTIAL_OPTIONS = (
+    DURATION_OPTION,
+    switch(
+        ("--no-session", "-n"),
+        "no GetSessionToken: a profile without a role gives its stored keys",
+    ),
+    Option(("--region",), "the AWS region"),
+    Option(("--mfa-token", "-t"), "the MFA code; - reads it from standard input"),
+    Option(("--mfa-token-fd",), "read the MFA code from this descriptor"),
+)
+ADD_OPTIONS = (
+    switch(("--env",), "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+    switch(("--add-config",), "add no section to the AWS config file", default=True),
+)
+LIST_OPTIONS = (
+    switch(("--profiles",), "only the profiles of the config file"),
+    switch(("--sessions",), "only the sessions"),
+    switch(("--credentials",), "only the profiles with stored keys"),
+)
+EXEC_OPTIONS = (
+    *CREDENTIAL_OPTIONS,
+    switch(("--json", "-j"), "as export --format=json", hidden=True),
+)
+EXPORT_OPTIONS = (
+    *CREDENTIAL_OPTIONS,
+    Option(("--format",), "the form", default="env", choices=tuple(EXPORT_FORMATS)),
+)
+REMOVE_OPTIONS = (
+    switch(("--force", "-f"), "do not ask"),
+    switch(("--sessions-only", "-s"), "keep the keys", hidden=True),
+)
+VERSION_OPTIONS = (
+    switch(("--json",), "with the version of every part"),
+    switch(("--verify",), "compare the file with what is unpacked of it"),
+)
+PROFILE, MAYBE_PROFILE = ("profile",), ("profile?",)
+EXEC_WORDS = ("profile?", "command...")
+COMMANDS = (
+    Command("add", add_command, "store a profile's access key", PROFILE, ADD_OPTIONS),
+    Command("list", list_command, "show what is stored", (), LIST_OPTIONS, ("ls",)),
+    Command("exec", exec_command, "run a command with credentials", EXEC_WORDS, EXEC_OPTIONS),
+    Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
+    Command("remove", remove_command, "remove stored keys", PROFILE, REMOVE_OPTIONS, ("rm",)),
+    Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
+    Command("version", version_command, "print the version", (), VERSION_OPTIONS),
+)
+
+
+class ParsedLine(Value):
+    """A command line cut up: the command, its flags as tokens, its words."""
+
+    command: Command | None
+    flags: tuple[str, ...]
+    words: tuple[str, ...]
+    help: bool = False
+
+
+def find_command(name: str) -> Command:
+    """Return the subcommand of that name or alias (UsageError)."""
+    for command in COMMANDS:
+        if name == command.name or name in command.aliases:
+            return command
+    names = [name for command in COMMANDS for name in (command.name, *command.aliases)]
+    raise UsageError(
+        f"no command {printable(name)!r}", closest(name, [*names, "help"]) or "awsvault help"
+    )
+
+
+def cut_line(argv: Sequence[str]) -> ParsedLine:
+    """Cut up a command line: flags may stand anywhere before the first ``--``, what follows it is
+    taken as it is."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    tokens, literal = list(argv[:end]), list(argv[end + 1 :])
+    command: Command | None = None
+    flags: list[str] = []
+    words: list[str] = []
+    asked_help = False
+    while tokens:
+        token = tokens.pop(0)
+        if token in ("--help", "-h"):
+            asked_help = True
+        elif token.startswith("-") and token != "-":
+            _refuse_late_flag(command, words, token, end == len(argv))
+            flags += _flag_with_value(
+                token, tokens, (*GLOBAL_OPTIONS, *(command.options if command else ()))
+            )
+        elif command is not None:
+            words.append(token)
+        elif token == "help":
+            command, asked_help = find_command(tokens[0]) if tokens else None, True
+            tokens = []
+        else:
+            command = find_command(token)
+    return ParsedLine(command, tuple(flags), tuple(words + literal), asked_help)
+
+
+def _refuse_late_flag(
+    command: Command | None, words: Sequence[str], token: str, no_marker: bool
+) -> None:
+    # Known to us or not: `exec prod kubectl get pods -n x` must not be read as our --no-session.
+    if (
+        command is not None
+        and command.words[-1:] == ("command...",)
+        and no_marker
+        and len(words) > 1
+    ):
+        raise UsageError(
+            f"the flag {printable(token)} stands after the command's first word",
+            "put -- before the command",
+        )
+
+
+def _flag_with_value(token: str, rest: list[str], options: Iterable[Option]) -> list[str]:
+    """Return a flag as argparse can't misread it: joined to the word that is its value."""
+    valued = {name for option in options if option.takes_value() for name in option.names}
+    if token.startswith("--"):
+        return [f"{token}={rest.pop(0)}"] if token in valued and rest else [token]
+    for position, letter in enumerate(token[1:], 1):
+        if f"-{letter}" in valued:
+            return [token + rest.pop(0)] if position == len(token) - 1 and rest else [token]
+    return [token]
+
+
+def make_parser(command: Command | None) -> argparse.ArgumentParser:
+    """Build the parser of one subcommand's flags and the global ones."""
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(
+                printable(message), f"awsvault help{f' {command.name}' if command else ''}"
+            )
+
+    words = " ".join(_shown_word(word) for word in command.words) if command else "COMMAND ..."
+    parser = Parser(
+        prog=f"awsvault {command.name}" if command else "awsvault",
+        usage=f"awsvault {command.name if command else ''} [flags] {words}".replace(
+            "  ", " "
+        ).rstrip(),
+        description=command.help if command else None,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for title, options in (
+        ("flags", command.options if command else ()),
+        ("global flags", GLOBAL_OPTIONS),
+    ):
+        group = parser.add_argument_group(title)
+        for option in options:
+            _add_option(group, option)
+    return parser
+
+
+def _shown_word(word: str) -> str:
+    if word == "command...":
+        return "[-- COMMAND ...]"
+    return f"[{word[:-1].upper()}]" if word.endswith("?") else word.upper()
+
+
+def _add_option(group: Any, option: Option) -> None:
+    import argparse
+
+    if not option.boolean:
+        group.add_argument(
+            *option.names,
+            dest=option.dest,
+            choices=option.choices or None,
+            help=argparse.SUPPRESS if option.hidden else _option_help(option),
+            metavar=option.dest.rpartition("_")[2].upper(),
+        )
+        return
+    # Help shows the form that changes something; the other one is there as well.
+    for names, value in ((option.names, True), ((f"--no-{option.names[0][2:]}",), False)):
+        shown = value is not option.default and not option.hidden
+        group.add_argument(
+            *names,
+            dest=option.dest,
+            action="store_const",
+            const=value,
+            help=_option_help(option) if shown else argparse.SUPPRESS,
+        )
+
+
+def _option_help(option: Option) -> str:
+    choices = f": {', '.join(option.choices)}" if option.choices else ""
+    variable = f" (${option.env})" if option.env else ""
+    return f"{option.help}{choices}{variable}"
+
+
+def option_values(
+    options: Iterable[Option], parsed: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return each flag's value: from the command line, else its variable if not empty, else its
+    default (UsageError)."""
+    values = {}
+    for option in options:
+        value, where = parsed.get(option.dest), option.names[0]
+        if value is None and option.env and environ.get(option.env):
+            value, where = environ[option.env], option.env
+            if option.choices and value not in option.choices:
+                raise UsageError(
+                    f"{where}: {printable(value)!r} is none of {', '.join(option.choices)}"
+                )
+        if option.check and value:
+            try:
+                option.check(value)
+            except ValueError as error:
+                raise UsageError(f"{where}: {printable(value)!r} is {error}") from None
+        values[option.dest] = option.default if value is None or value == "" else value
+    return values
+
+
+def check_words(command: Command, words: Sequence[str], before_marker: int) -> dict[str, Any]:
+    """Return a command's words by name (UsageError for too few or too many)."""
+    values: dict[str, Any] = {}
+    rest = list(words)
+    for word in command.words:
+        if word == "command...":
+            values["command"], rest = rest, []
+        elif word == "profile?" and "command..." in command.words and not before_marker:
+            values["profile"] = ""
+        elif rest:
+            values[word.rstrip("?")] = rest.pop(0)
+        elif word.endswith("?"):
+            values[word.rstrip("?")] = ""
+        else:
+            raise UsageError(
+                f"awsvault {command.name} needs a {word}", f"awsvault help {command.name}"
+            )
+    if rest:
+        raise UsageError(
+            f"awsvault {command.name} takes no {printable(rest[0])!r}",
+            f"awsvault help {command.name}",
+        )
+    return values
+
+
+def parse_environment_bool(environ: Mapping[str, str], name: str) -> bool:
+    """Read a boolean variable; unset and empty are False (UsageError for what is no boolean)."""
+    text = environ.get(name, "")
+    try:
+        return parse_bool(text) if text else False
+    except ValueError as error:
+        raise UsageError(f"{name}: {printable(text)!r} is {error}") from None
+
+
+def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
+    """Return what flags and variables say about the keystores; a passphrase's descriptor is read
+    and closed now.
+
+    A flag beats any variable; among equals the descriptor comes first, then the command, then the
+    passphrase itself.
+    """
+    environ = world.environ
+    by_fd, by_command = "AWS_VAULT_FILE_PASSPHRASE_FD", "AWS_VAULT_FILE_PASSPHRASE_COMMAND"
+    passphrase: Secret | None = None
+    command = ""
+    if values["file_passphrase_fd"]:
+        passphrase = _read_fd(world, "--file-passphrase-fd", values["file_passphrase_fd"])
+    elif values["file_passphrase_command"]:
+        command = values["file_passphrase_command"]
+    elif environ.get(by_fd):
+        passphrase = _read_fd(world, by_fd, environ[by_fd])
+    elif environ.get(by_command):
+        command = environ[by_command]
+    elif environ.get("AWS_VAULT_FILE_PASSPHRASE"):
+        passphrase = Secret(environ["AWS_VAULT_FILE_PASSPHRASE"])
+    return StoreSettings(
+        values["file_dir"],
+        passphrase,
+        command,
+        _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
+    )
+
+
+def _iterations(text: str) -> int:
+    if not text:
+        return DEFAULT_ITERATIONS
+    if not (text.isascii() and text.isdigit() and MIN_ITERATIONS <= int(text) <= MAX_ITERATIONS):
+        raise UsageError(
+            f"AWS_VAULT_FILE_ITERATIONS: {printable(text)!r} is no number from {MIN_ITERATIONS} "
+            f"to {MAX_ITERATIONS}"
+        )
+    return int(text)
+
+
+def help_text(command: Command | None) -> str:
+    """Return the help of a subcommand, or of the whole."""
+    if command is not None:
+        return make_parser(command).format_help()
+    usage, _, flags = make_parser(None).format_help().partition("\n\n")
+    commands = "".join(f"  {command.name:<22}{command.help}\n" for command in COMMANDS)
+    return f"{usage}\n\ncommands:\n{commands}\n{flags}"
+
+
+def run_line(world: World, argv: Sequence[str]) -> int:
+    """Do what a command line says and return the exit status. AwsVaultError is for the caller to
+    show."""
+    line = cut_line(argv)
+    options = (*GLOBAL_OPTIONS, *(line.command.options if line.command else ()))
+    if line.help or (line.command is None and not line.flags):
+        world.out(help_text(line.command))
+        return 0
+    parsed = vars(make_parser(line.command).parse_args(line.flags))
+    values = option_values(options, parsed, world.environ)
+    world.debugging = values["debug"]
+    world.may_ask = values["input"] and not parse_environment_bool(
+        world.environ, "AWS_VAULT_NO_INPUT"
+    )
+    settings = store_settings(world, values)
+    if values["version"]:
+        world.out(f"{__version__}\n")
+        return 0
+    if line.command is None:
+        raise UsageError("no command is named", "awsvault help")
+    own = {option.dest: values[option.dest] for option in line.command.options}
+    before_marker = len(cut_line(argv[: argv.index("--")] if "--" in argv else argv).words)
+    words = check_words(line.command, line.words, before_marker)
+    world.guard_memory()
+    app = App(world, Options(values["backend"], values["prompt"], settings))
+    return line.command.run(app, **words, **own)
+
+
+def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
+    """Run a command line (``sys.argv`` by default) and return the exit status; every error is shown
+    here."""
+    world = world or World()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return run_line(world, arguments)
+    except AwsVaultError as error:
+        show_error(world, error)
+        return error.exit_code
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        world.say("error: interrupted")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        where = f"{printable(error.filename)}: " if error.filename else ""
+        show_error(world, AwsVaultError(f"{where}{os_reason(error)}"))
+        return 1
+    except Exception as error:
+        show_error(
+            world,
+            AwsVaultError(
+                f"a bug in awsvault: {type(error).__name__}",
+                "run it with --debug and report what it prints",
+            ),
+        )
+        return EXIT_BUG
+    finally:
+        if world.bundle is not None:
+            world.bundle.cleanup()
+
+
+def show_error(world: World, error: AwsVaultError) -> None:
+    """Write an error as one line and a hint; its traceback only with --debug."""
+    if world.debugging:
+        import traceback
+
+        traceback.print_exc()
+    world.say(f"error: {error.message}")
+    if error.hint:
+        world.say(f"hint: {error.hint}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
