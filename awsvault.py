@@ -387,6 +387,8 @@ MIN_SESSION = datetime.timedelta(minutes=15)
 MAX_SESSION = datetime.timedelta(hours=36)
 MAX_ROLE = datetime.timedelta(hours=12)
 MAX_CHAINED_ROLE = datetime.timedelta(hours=1)
+# botocore asks for new credentials when its own have less than 15 minutes left.
+RENEW_AHEAD = datetime.timedelta(minutes=16)
 
 
 def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedelta:
@@ -1269,7 +1271,7 @@ class World:
         shown = self.run(["/bin/ps", "-p", str(pid), "-o", "lstart="], environ=fixed)
         return shown.output.stripped().reveal().translate({32: 95, 58: 46})
 
-    def process_descriptor(self, pid: int) -> int:
+    def ending_descriptor(self, pid: int) -> int:
         """Return a descriptor that can be read from once a process has ended; -1 if there is none.
 
         The caller compares the process's start time afterwards, since ids are used again.
@@ -1292,14 +1294,14 @@ class World:
         """Wait until the process that had this id at that start time has ended."""
         import select
 
-        fd = self.process_descriptor(pid)
+        fd = self.ending_descriptor(pid)
         while self.process_started(pid) == started:
             # Without a descriptor (an old kernel) there is only asking again.
             select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
         if fd >= 0:
             os.close(fd)
 
-    def spawn_detached(
+    def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
     ) -> bytes:
         """Run ``work(report)`` in a process that nobody has to wait for; return what it reports.
@@ -1352,7 +1354,7 @@ class World:
                 except OSError:
                     continue  # the listing's own
 
-    def shut_in(self) -> None:
+    def harden(self) -> None:
         """Let no other process of this user read our memory (Linux only)."""
         if sys.platform == "linux":
             import ctypes
@@ -3130,20 +3132,11 @@ def explain_failure(operation: str, error: Exception) -> AwsError:
 # would do.
 
 
-# botocore asks for new credentials when 15 minutes remain.
-EARLY_RENEWAL = datetime.timedelta(minutes=16)
-
-
-def renewal_margin(duration: datetime.timedelta) -> datetime.timedelta:
-    """Return how long before its end a session is renewed by what serves it to running SDKs."""
-    return min(EARLY_RENEWAL, duration / 3)
-
-
 class Tools:
     """What providers act with: ``min_ttl`` is what a cached session must have left.
 
-    ``source_min_ttl`` is that of sessions that only sign for the next one; ``early`` asks for
-    renewal_margin() too.
+    ``source_min_ttl`` is that of sessions that only sign for the next one; ``for_server``
+    asks for what running SDKs need, too.
     """
 
     def __init__(
@@ -3155,7 +3148,7 @@ class Tools:
         min_ttl: datetime.timedelta,
         source_min_ttl: datetime.timedelta | None = None,
         *,
-        early: bool = False,
+        for_server: bool = False,
     ) -> None:
         self.world = world
         self.vault = vault
@@ -3163,16 +3156,12 @@ class Tools:
         self.codes = codes
         self.min_ttl = min_ttl
         self.source_min_ttl = min_ttl if source_min_ttl is None else source_min_ttl
-        self.early = early
+        self.for_server = for_server
         self._stored: dict[str, Credentials] = {}
-
-    def least(self, duration: datetime.timedelta) -> datetime.timedelta:
-        """Return how much of its life a session of that duration must have left to be served."""
-        return max(self.min_ttl, renewal_margin(duration)) if self.early else self.min_ttl
 
     def for_source(self) -> Tools:
         """Return the tools for a session that another is made from: its own age matters less."""
-        if not self.early and self.min_ttl == self.source_min_ttl:
+        if not self.for_server and self.min_ttl == self.source_min_ttl:
             return self
         tools = Tools(self.world, self.vault, self.sts, self.codes, self.source_min_ttl)
         tools._stored = self._stored
@@ -3230,7 +3219,7 @@ class SessionProvider(Provider):
 
     def retrieve(self, tools: Tools) -> Credentials:
         fingerprint = digest(*self.made_from(tools))
-        least = tools.least(self.duration)
+        least = self.least_life(tools)
         found = tools.vault.find_session(self.slot, fingerprint, least)
         if found:
             return found
@@ -3239,6 +3228,12 @@ class SessionProvider(Provider):
             # Another process may have made it while this one waited for the lock.
             found = tools.vault.find_session(self.slot, fingerprint, least)
             return found or self._make(tools, fingerprint)
+
+    def least_life(self, tools: Tools) -> datetime.timedelta:
+        """Return how much of its life a cached session must have left: more for running SDKs."""
+        if not tools.for_server:
+            return tools.min_ttl
+        return max(tools.min_ttl, min(RENEW_AHEAD, self.duration / 3))
 
     def cached(self, tools: Tools) -> Credentials | None:
         """Return what is in the vault as long as it is valid at all."""
@@ -3892,9 +3887,9 @@ PROCESS_BAD = '"\\$`!%'
 
 
 def process_line(words: Sequence[str]) -> str:
-    """Write a command so that sh, Python's shlex and cmd cut it up alike (UsageError if it can't be).
+    """Write a command for credential_process; UsageError for what SDKs would read differently.
 
-    It is for credential_process: SDKs differ in who cuts it, and in what ends a value: blank and ``#`` or ``;`` do in some.
+    They leave the cutting to sh, shlex or cmd, and in some a blank and ``#`` or ``;`` end a value.
     """
     import re
 
@@ -4018,11 +4013,11 @@ def keep_for_command(
     """
     import select
 
-    world.shut_in()
+    world.harden()
     with world.listen_privately(folder) as listener:
         report(b"ready")
         pid, started = process
-        fd = world.process_descriptor(pid)
+        fd = world.ending_descriptor(pid)
         while world.process_started(pid) == started:
             watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
             ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
@@ -4258,7 +4253,7 @@ class App:
             self._codes,
             min_ttl,
             self.min_ttl(),
-            early=early,
+            for_server=early,
         )
 
     def remembered_flags(self) -> dict[str, str]:
@@ -4591,7 +4586,7 @@ def start_keeper(world: World, folder: str, credentials: Mapping[str, Credential
     }
     pid = world.process_id()
     process = (pid, world.process_started(pid))
-    if not world.spawn_detached(
+    if not world.fork_detached(
         lambda report: keep_for_command(world, process, folder, documents, report)
     ):
         raise AwsVaultError("the process that removes the command's files could not be started")
