@@ -3724,16 +3724,20 @@ def ini_lines(text: str) -> list[str]:
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def section_names(header: str) -> set[str]:
+def header_names(header: str) -> set[str]:
     """Return every profile that some SDK may take a header for: quotes and blanks differ."""
     inner = header.strip()[1:]
     names = set()
     for text in (inner.partition("]")[0], inner.rpartition("]")[0]):
         words = text.translate({34: None, 39: None, 92: None}).split()
-        name = " ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words)
-        # botocore gives the keys of configparser's [DEFAULT] to every section.
-        names.add("default" if name.lower() == "default" else name)
+        names.add(" ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words))
     return names
+
+
+def section_names(header: str) -> set[str]:
+    """Return the profiles that get a section's keys: botocore gives those of [DEFAULT] to all."""
+    names = header_names(header)
+    return names | {"default"} if "default" in map(str.lower, names) else names
 
 
 class ConfigRewriter:
@@ -3750,6 +3754,7 @@ class ConfigRewriter:
         self.waiting: list[str] = []
         self.placed: set[str] = set()
         self.dropped_indent = -1
+        self.key_indent = MAX_CONFIG_BYTES  # deeper than any line: a section begins without a key
 
     def copy(self, line: str) -> None:
         """Take the next line."""
@@ -3763,6 +3768,7 @@ class ConfigRewriter:
             self._place(line[:indent])
             if not self._drops(bare, indent):
                 self.kept.append(line)
+            self.key_indent = min(indent, self.key_indent)
 
     def finish(self) -> str:
         """Return the new text, with sections for the profiles that had none."""
@@ -3773,14 +3779,19 @@ class ConfigRewriter:
         return "\n".join(self.kept).rstrip("\n") + "\n"
 
     def _header(self, line: str, indent: int) -> None:
-        self._place("")
         names = section_names(line)
-        self.sections = names | (self.sections if indent else set())
-        mine = sorted(names & set(self.given))
+        if indent > self.key_indent:
+            # For botocore the rest of a value, for others a section.
+            self.sections |= names
+            self.kept.append(line)
+            return
+        self._place("")
+        self.kept.append(line)
+        mine = sorted(header_names(line) & set(self.given))
         self.placed.update(mine)
         self.waiting = [text for name in mine for text in _setting_lines(self.given[name])]
-        self.dropped_indent = -1
-        self.kept.append(line)
+        self.sections = names
+        self.dropped_indent, self.key_indent = -1, MAX_CONFIG_BYTES
 
     def _place(self, indent: str) -> None:
         # As far to the right as the section's own lines, which otherwise would continue ours.
