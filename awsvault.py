@@ -107,7 +107,7 @@ class NeedsPerson(AwsVaultError):
 
 
 class BadText(ValueError):
-    """What a setting says can't be read: the message completes "'TEXT' is ...", ``hint`` says what could."""
+    """What a setting says can't be read: the message completes "'TEXT' is ...", ``hint`` helps."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -404,7 +404,7 @@ MAX_CHAINED_ROLE = datetime.timedelta(hours=1)
 def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedelta:
     """Read Go's duration syntax with ``d`` and ``w`` added, in any order: ``90m``, ``1h30m``, ``2d``.
 
-    A bare number is seconds if ``bare_seconds``, else BadText; anything else that is no duration is ValueError.
+    A bare number is seconds if ``bare_seconds``, else BadText. Anything else is a ValueError.
     """
     import re
 
@@ -1980,7 +1980,7 @@ class ConfigFile:
         names = [
             name[8:] if name != "default" else name
             for name in self._spans
-            if self._is_profile(name)
+            if _is_profile_section(name)
         ]
         return [name for name in names if name != "default" or self.section("default")]
 
@@ -1996,10 +1996,6 @@ class ConfigFile:
                 lines += self._logical_lines(start, end)
             self._parsed[name] = _parse_lines(lines) if lines else {}
         return self._parsed[name]
-
-    @staticmethod
-    def _is_profile(name: str) -> bool:
-        return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
     def _logical_lines(self, start: int, end: int) -> list[str]:
         """Turn a section's lines into configparser's dialect: joined, and indented only where a value is nested."""
@@ -2031,6 +2027,10 @@ class ConfigFile:
             nesting = not value
             lines.append(f"{key} = {value}")
         return lines
+
+
+def _is_profile_section(name: str) -> bool:
+    return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
 
 def _section_name(header: str) -> str:
@@ -2118,7 +2118,7 @@ class Setting(Value):
     flag: str = ""
 
     def says_something(self, text: str) -> bool:
-        """Tell whether a text is a value: an empty one, or no time at all, leaves the word to the next place."""
+        """Tell whether a text is a value: an empty one, or no time at all, is unset."""
         return bool(text) and not (self.flag == DURATION_FLAG and is_zero_duration(text))
 
 
@@ -2723,7 +2723,7 @@ class Sts:
         }
         return session.create_client(
             "sts",
-            # The global endpoint's own region, which botocore resolves only for the endpoints it knows.
+            # botocore knows the signing region of its own global endpoint, not of somebody's.
             region_name=endpoint.region
             or (GLOBAL_SIGNING_REGION if endpoint.url else GLOBAL_REGION),
             endpoint_url=endpoint.url or None,
