@@ -107,6 +107,14 @@ class NeedsPerson(AwsVaultError):
     exit_code = EXIT_NEEDS_PERSON
 
 
+class BadText(ValueError):
+    """What a setting says can't be read: the message completes "'TEXT' is ...", ``hint`` helps."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class KeystoreError(AwsVaultError):
     """A keystore is locked, broken or refuses; never the same as a missing item."""
 
@@ -146,11 +154,22 @@ def is_control(character: str) -> bool:
     )
 
 
-def printable(text: object) -> str:
+class Printable(str):
+    """Text that is safe to show; its repr (``!r`` in a message) only puts it in quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self}'"
+
+
+def printable(text: object) -> Printable:
     r"""Make foreign text safe for a terminal: control and bidi characters become ``\xNN``."""
-    return "".join(
-        f"\\x{ord(character):02x}" if is_control(character) else character
-        for character in str(text)
+    return Printable(
+        "".join(
+            f"\\x{ord(character):02x}" if is_control(character) else character
+            for character in str(text)
+        )
     )
 
 
@@ -392,15 +411,14 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
     """Read Go's duration syntax with ``d`` and ``w`` added, in any order: ``90m``, ``1h30m``,
     ``2d``.
 
-    A bare number is seconds if ``bare_seconds``, else ValueError, as anything else that is no
-    duration.
+    A bare number is seconds if ``bare_seconds``, else BadText. Anything else is a ValueError.
     """
     import re
 
     if text.isascii() and text.isdigit() and len(text) < 10:
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
-        raise ValueError(f"a number needs a unit, as in {text}s")
+        raise BadText("a number without a unit", f"write {text}s for seconds")
     part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
     if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
@@ -408,6 +426,14 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
     if seconds >= 1e9:
         raise ValueError("longer than any session")
     return datetime.timedelta(seconds=seconds)
+
+
+def is_zero_duration(text: str) -> bool:
+    """Tell whether a text is a duration of nothing, such as ``0`` or ``0s``."""
+    try:
+        return not parse_duration(text)
+    except ValueError:
+        return False
 
 
 def format_duration(duration: datetime.timedelta | int) -> str:
@@ -2026,7 +2052,7 @@ class ConfigFile:
         names = [
             name[8:] if name != "default" else name
             for name in self._spans
-            if self._is_profile(name)
+            if _is_profile_section(name)
         ]
         return [name for name in names if name != "default" or self.section("default")]
 
@@ -2043,10 +2069,6 @@ class ConfigFile:
                 lines += self._logical_lines(start, end)
             self._parsed[name] = _parse_lines(lines) if lines else {}
         return self._parsed[name]
-
-    @staticmethod
-    def _is_profile(name: str) -> bool:
-        return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
     def _logical_lines(self, start: int, end: int) -> list[str]:
         """Turn a section's lines into configparser's dialect: joined, and indented only where a
@@ -2079,6 +2101,10 @@ class ConfigFile:
             nesting = not value
             lines.append(f"{key} = {value}")
         return lines
+
+
+def _is_profile_section(name: str) -> bool:
+    return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
 
 def _section_name(header: str) -> str:
@@ -2167,17 +2193,30 @@ class Setting(Value):
     active_only: bool = False
     inherited: bool = False
     trusted: bool = False
+    flag: str = ""
+
+    def says_something(self, text: str) -> bool:
+        """Tell whether a text is a value: an empty one, or no time at all, is unset."""
+        return bool(text) and not (self.flag == DURATION_FLAG and is_zero_duration(text))
+
+
+DURATION_FLAG = "--duration"
 
 
 SETTINGS = {
     row.name: row
     for row in (
-        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True),
+        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True, flag="--region"),
         Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True),
         Setting("mfa_process", inherited=True, trusted=True),
-        Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True),
-        Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True),
-        Setting("chained_session_ttl", ("AWS_CHAINED_SESSION_TOKEN_TTL",), inherited=True),
+        Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True, flag=DURATION_FLAG),
+        Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True, flag=DURATION_FLAG),
+        Setting(
+            "chained_session_ttl",
+            ("AWS_CHAINED_SESSION_TOKEN_TTL",),
+            inherited=True,
+            flag=DURATION_FLAG,
+        ),
         Setting("endpoint_url", ("AWS_ENDPOINT_URL",), inherited=True, trusted=True),
         Setting("services", inherited=True, trusted=True),
         Setting(
@@ -2270,7 +2309,7 @@ class Lookup:
         self,
         config: ConfigFile,
         profile: str,
-        flags: Layer,
+        flags: Mapping[str, str],
         environ: Mapping[str, str],
         active: bool,
     ) -> None:
@@ -2320,7 +2359,7 @@ class Lookup:
         setting = SETTINGS[name]
         for layer in self.layers if file_only else self._all_layers(setting):
             text = layer.values.get(name, "")
-            if text and (setting.inherited or not layer.is_default):
+            if setting.says_something(text) and (setting.inherited or not layer.is_default):
                 where = f"{layer.where}, {name}" if layer.from_file else layer.where
                 if layer.from_file and setting.trusted and not self.config.safe:
                     raise ConfigError(
@@ -2331,7 +2370,7 @@ class Lookup:
         return "", ""
 
     def _all_layers(self, setting: Setting) -> Iterator[Layer]:
-        yield self.flags
+        yield Layer(setting.flag, self.flags)
         if self.active or not setting.active_only:
             for variable in setting.env:
                 yield Layer(variable, {setting.name: self.environ.get(variable, "")})
@@ -2350,20 +2389,16 @@ class Lookup:
         try:
             return parse(text)
         except ValueError as error:
-            raise ConfigError(f"{where}: {printable(text)!r} is {printable(error)}") from None
+            raise ConfigError(
+                f"{where}: {printable(text)!r} is {printable(error)}", getattr(error, "hint", "")
+            ) from None
 
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
-        """Return a duration; zero counts as unset."""
-        _text, where = self.find(name)
-        bare = (
-            name == "duration_seconds"
-            and where not in SETTINGS[name].env
-            and where != self.flags.where
-        )
-        length = self.parsed(
-            name, lambda text: parse_duration(text, bare_seconds=bare), datetime.timedelta()
-        )
-        return Duration(length, where) if length else Duration(default)
+        """Return a duration; a bare number is seconds only where the file says it."""
+        where = self.find(name)[1]
+        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
+        return Duration(length, where)
 
     def variant(self) -> tuple[tuple[str, str], ...]:
         """Return the settings that flags or variables made other than the file alone does."""
@@ -2499,13 +2534,13 @@ def load_profile(
 ) -> ProfileConfig:
     """Resolve a profile and its sources. ConfigError for a bad value, a circle, or a source that is
     nowhere."""
-    return _resolve_profile(config, name, Layer("a flag", flags), environ, stored, [])
+    return _resolve_profile(config, name, flags, environ, stored, [])
 
 
 def _resolve_profile(
     config: ConfigFile,
     name: str,
-    flags: Layer,
+    flags: Mapping[str, str],
     environ: Mapping[str, str],
     stored: Sequence[str],
     path: list[str],
@@ -2632,6 +2667,7 @@ class MfaCodes:
 # STS: the only place that imports botocore, which sees nothing but what is passed to it here.
 
 GLOBAL_REGION = "aws-global"
+GLOBAL_SIGNING_REGION = "us-east-1"
 SKEW_CODES = (
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
@@ -2782,7 +2818,9 @@ class Sts:
         }
         return session.create_client(
             "sts",
-            region_name=endpoint.region or GLOBAL_REGION,
+            # botocore knows the signing region of its own global endpoint, not of somebody's.
+            region_name=endpoint.region
+            or (GLOBAL_SIGNING_REGION if endpoint.url else GLOBAL_REGION),
             endpoint_url=endpoint.url or None,
             verify=endpoint.ca_bundle or None,
             aws_access_key_id=source.access_key_id,
@@ -3500,7 +3538,9 @@ class App:
         try:
             return parse_duration(text) if text else datetime.timedelta(minutes=5)
         except ValueError as error:
-            raise UsageError(f"AWS_MIN_TTL: {printable(text)!r} is {error}") from None
+            raise UsageError(
+                f"AWS_MIN_TTL: {printable(text)!r} is {error}", getattr(error, "hint", "")
+            ) from None
 
     def refuse_nesting(self) -> None:
         """Refuse to hand out credentials inside a command that has some already."""
@@ -3560,7 +3600,7 @@ def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
     keys = _keys_from_environment(world) if env else _keys_from_person(world)
     mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
     app.vault.store_credentials(profile, keys)
-    world.out(f'Added credentials to profile "{printable(profile)}" in the vault\n')
+    world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
     removed = app.vault.delete_sessions(app.dependents(profile))
     if removed:
         world.out(f"Deleted {removed} existing sessions\n")
@@ -4003,15 +4043,18 @@ def _flag_with_value(token: str, rest: list[str], options: Iterable[Option]) -> 
     return [token]
 
 
+def help_hint(command: Command | None) -> str:
+    """Return the command line that shows the help in question."""
+    return f"awsvault help {command.name}" if command else "awsvault help"
+
+
 def make_parser(command: Command | None) -> argparse.ArgumentParser:
     """Build the parser of one subcommand's flags and the global ones."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UsageError(
-                printable(message), f"awsvault help{f' {command.name}' if command else ''}"
-            )
+            raise UsageError(printable(message.removeprefix("argument ")), help_hint(command))
 
     words = " ".join(_shown_word(word) for word in command.words) if command else "COMMAND ..."
     parser = Parser(
@@ -4046,7 +4089,6 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             *option.names,
             dest=option.dest,
-            choices=option.choices or None,
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
             metavar=option.dest.rpartition("_")[2].upper(),
         )
@@ -4079,15 +4121,17 @@ def option_values(
         value, where = parsed.get(option.dest), option.names[0]
         if value is None and option.env and environ.get(option.env):
             value, where = environ[option.env], option.env
-            if option.choices and value not in option.choices:
-                raise UsageError(
-                    f"{where}: {printable(value)!r} is none of {', '.join(option.choices)}"
-                )
+        if option.choices and value and value not in option.choices:
+            raise UsageError(
+                f"{where}: {printable(value)!r} is none of {', '.join(option.choices)}"
+            )
         if option.check and value:
             try:
                 option.check(value)
             except ValueError as error:
-                raise UsageError(f"{where}: {printable(value)!r} is {error}") from None
+                raise UsageError(
+                    f"{where}: {printable(value)!r} is {error}", getattr(error, "hint", "")
+                ) from None
         values[option.dest] = option.default if value is None or value == "" else value
     return values
 
@@ -4183,8 +4227,10 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.help or (line.command is None and not line.flags):
         world.out(help_text(line.command))
         return 0
-    parsed = vars(make_parser(line.command).parse_args(line.flags))
-    values = option_values(options, parsed, world.environ)
+    parsed, unknown = make_parser(line.command).parse_known_args(line.flags)
+    if unknown:
+        raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(line.command))
+    values = option_values(options, vars(parsed), world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
         world.environ, "AWS_VAULT_NO_INPUT"
