@@ -1372,7 +1372,8 @@ class World:
     # -- what a command leaves behind ----------------------------------------
 
     def make_run_folder(self) -> str:
-        """Make the folder, 0700, of the files that go when this process, or its command, has ended."""
+        """Make the folder, 0700, of the files that go when this process, or its command, has
+        ended."""
         mark = f"{self.process_id()}-{self.process_started(self.process_id())}"
         problem = ""
         for root in self._run_roots():
@@ -3563,7 +3564,8 @@ def outranks(key: str) -> bool:
 class ServerEnvironment(Value):
     """A command's environment in the modes that put nothing secret into it.
 
-    ``files`` are to be removed when the command has ended, in this order; ``notes`` are for the person.
+    ``files`` are to be removed when the command has ended, in this order; ``notes`` are for the
+    person.
     """
 
     environ: dict[str, str]
@@ -3646,7 +3648,8 @@ def private_files(
 
 
 def profile_in_credentials(world: World, path: str, profiles: Iterable[str]) -> str:
-    """Return which of some profiles the credentials file has; the first one if that can't be told."""
+    """Return which of some profiles the credentials file has; the first one if that can't be
+    told."""
     try:
         text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
