@@ -39,6 +39,7 @@ REVEALERS = {
     "Vault._read_session": "the item's JSON is parsed",
     "Vault.store_credentials": "the item's JSON is written",
     "Vault.store_session": "the item's JSON is written",
+    "World._started_by_ps": "a time is no secret",
     "World.run": "standard input of a program",
     "_keys_from_person": "a key id is no secret",
     "_mfa_params": "the code is sent to AWS",
