@@ -130,7 +130,7 @@ def walk(path, make=False):
                     fd, done = enter(None, "/"), []
         except OSError as error:
             os.close(outer)
-            error.filename = "/".join(["", *done, name])
+            error.filename = "/" + "/".join(done + [name])
             raise
         if fd != outer:
             os.close(outer)
