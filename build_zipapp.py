@@ -144,7 +144,11 @@ class Bundle:
         try:
             fd, path = self.walk(f"{self.root}/{self.build_id}")
             lock = os.open("use.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            except OSError:
+                # A file system without locks: then it can't be swept under one, either.
+                pass
             path = f"{path}/{self.tag}/{name}"
             os.close(self.walk(path)[0])
             # Between the two it may have been swept.
@@ -170,6 +174,12 @@ class Bundle:
         """Hash the whole file, compile it again and compare the cache; what is wrong, in words."""
         import_tools()
         return verify(self)
+
+    def sha256(self) -> str:
+        """Return the hash of the whole file, as SHA256SUMS has it."""
+        import_tools()
+        with open(self.path, "rb") as file:
+            return sha256(file.read())
 
     def get_source(self, name: str) -> str:
         """Return the module's source, for the lines of a traceback."""
@@ -520,7 +530,7 @@ def missing_parents(path: str, made: set[str]) -> list[str]:
 
 
 def sweep(bundle: Bundle) -> None:
-    """Remove the builds that nothing has used for 14 days and no process holds; never an error."""
+    """Remove the builds that nothing has used for 14 days and no process holds."""
     root = bundle.walk(bundle.root)
     try:
         for name in os.listdir(root[1]):
@@ -528,9 +538,10 @@ def sweep(bundle: Bundle) -> None:
             if name.startswith(".swept-"):
                 shutil.rmtree(path, ignore_errors=True)
             elif re.fullmatch("[0-9a-f]{64}", name) and name != bundle.build_id:
-                sweep_build(bundle, path)
-    except OSError:
-        pass
+                try:
+                    sweep_build(bundle, path)
+                except OSError:
+                    continue
     finally:
         os.close(root[0])
 

@@ -775,6 +775,12 @@ def test_verify_runs_from_the_zip_and_finds_what_was_changed(pyz, tmp_path):
     assert f"{module}: changed" in err
 
 
+def test_the_hash_of_the_whole_file_is_told(start):
+    assert (
+        start.says("print(bundle.sha256())") == build_zipapp.sha256(start.pyz.read_bytes()) + "\n"
+    )
+
+
 def test_verify_compares_every_file_of_the_cache(start):
     start.says(USE_LIBRARIES)
     lib = start.tag_folder() / "lib"
