@@ -27,7 +27,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from _frozen_importlib_external import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import time
     import warnings
     import zipfile
+    import zlib
     from collections.abc import Callable, Iterator
     from types import CodeType
     from typing import Any, TypeVar
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 # What only packing and unpacking use: a start from the cache imports none of it.
-TOOLS = ("hashlib", "io", "json", "re", "shutil", "stat", "time", "warnings", "zipfile")
+TOOLS = ("hashlib", "io", "json", "re", "shutil", "stat", "time", "warnings", "zipfile", "zlib")
 
 # pip's names for the platforms that a target's wheels may be made for.
 TARGETS = {
@@ -282,7 +283,7 @@ def entry(bundle: Bundle, name: str) -> bytes:
     try:
         with zipfile.ZipFile(bundle.path) as archive:
             data = archive.read(name)
-    except (KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise OSError(f"{bundle.path}: {name} can't be read: {error}") from None
     if sha256(data) != bundle.pins.get(name):
         raise OSError(f"{bundle.path}: {name} is not what was packed")
@@ -1117,8 +1118,6 @@ class Packer:
 
     def manifest(self, module: bytes) -> bytes:
         """Return the manifest, as JSON."""
-        import zlib
-
         content = {
             "versions": {name: self.versions(python) for name, python in GENERATIONS.items()},
             "targets": self.cryptography,
@@ -1195,7 +1194,6 @@ def write_output(path: str, data: bytes) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Build what the arguments say; print size, hash and the zlib that was used."""
     import argparse
-    import zlib
 
     here = os.path.dirname(os.path.abspath(__file__))
     parser = argparse.ArgumentParser(prog="build_zipapp.py", allow_abbrev=False)
