@@ -365,9 +365,9 @@ def is_old_session(name: str) -> bool:
     import re
 
     return bool(
-        re.search(r"(?s)^.+ session \(\d+\)$", name)
-        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,\d{2,}$", name)
-        or re.search(r"^session:[^ :]*:[^ ]*:\d+$", name)
+        re.search(r"(?s)^.+ session \([0-9]+\)$", name)
+        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,[0-9]{2,}$", name)
+        or re.search(r"^session:[^ :]*:[^ ]*:[0-9]+$", name)
     )
 
 
@@ -412,7 +412,7 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
         raise BadText("a number without a unit", f"write {text}s for seconds")
-    part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
+    part = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)"
     if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
     seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in re.findall(part, text))
@@ -446,6 +446,7 @@ def parse_time(text: str) -> datetime.datetime:
     match = re.fullmatch(
         r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))",
         text,
+        re.ASCII,
     )
     if not match:
         raise ValueError(f"not an RFC 3339 time: {printable(text)}")
