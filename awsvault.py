@@ -1286,8 +1286,11 @@ def wrap_item(item: Item) -> str:
     )
 
 
-def unwrap_item(key: str, text: str) -> Item:
-    """Read an item's JSON as aws-vault does, and refuse one that belongs to another name (DamagedItem)."""
+def unwrap_item(key: str, text: str, file_name: str = "") -> Item:
+    """Read an item's JSON as aws-vault does; DamagedItem if it belongs to another name.
+
+    ``file_name`` is another name that it may have: aws-vault 4.2 named files by the key as it is.
+    """
     import binascii
 
     try:
@@ -1299,7 +1302,7 @@ def unwrap_item(key: str, text: str) -> Item:
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: not the JSON of an item"
         ) from None
-    if members.get("key", key) != key:
+    if members.get("key", key) not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as {printable(members['key'])!r}, and somebody renamed it"
         )
@@ -1455,6 +1458,8 @@ class Passphrase:
             raise UsageError(
                 f"the passphrase command can't be read: {printable(error).lower()}"
             ) from None
+        if not argv:
+            raise UsageError("the passphrase command names no program")
         result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
         if result.status != 0:
             raise KeystoreError(
@@ -1499,12 +1504,12 @@ class FileKeystore(Keystore):
 
     def keys(self) -> list[str]:
         self._check_folder()
-        return [
-            unescape_file_name(name)
-            for name in self._list()
-            if not name.startswith(TEMPORARY_PREFIX)
-            and escape_file_name(unescape_file_name(name)) == name
-        ]
+        names = (name for name in self._list() if not name.startswith(TEMPORARY_PREFIX))
+        return list(
+            dict.fromkeys(
+                name if is_unescaped_name(name) else unescape_file_name(name) for name in names
+            )
+        )
 
     def get(self, key: str) -> Item:
         self._check_folder()
@@ -1515,7 +1520,7 @@ class FileKeystore(Keystore):
         except ValueError:
             raise self._explain_refusal(key) from None
         self._remember(jwe)
-        item = unwrap_item(key, text.decode("utf-8", "replace"))
+        item = unwrap_item(key, text.decode("utf-8", "replace"), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
             self._reseal(item, token)
         return item
@@ -1654,7 +1659,12 @@ class FileKeystore(Keystore):
             raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.folder, escape_file_name(key))
+        escaped, verbatim = (
+            os.path.join(self.folder, name) for name in (escape_file_name(key), key)
+        )
+        if is_unescaped_name(key) and os.path.exists(verbatim) and not os.path.exists(escaped):
+            return verbatim
+        return escaped
 
     def _read(self, key: str) -> bytes:
         if self.refuse_name(key):
@@ -1685,12 +1695,13 @@ class FileKeystore(Keystore):
             return None
 
     def _write(self, key: str, token: bytes) -> None:
+        path, before = os.path.join(self.folder, escape_file_name(key)), self._path(key)
         try:
-            self.world.write_atomic(self._path(key), token, self._scratch())
+            self.world.write_atomic(path, token, self._scratch())
+            if before != path:
+                self.world.delete_file(before)
         except OSError as error:
-            raise KeystoreError(
-                f"can't write {printable(self._path(key))}: {os_reason(error)}"
-            ) from None
+            raise KeystoreError(f"can't write {printable(path)}: {os_reason(error)}") from None
 
     def _scratch(self) -> str:
         # Outside the folder, whose every entry aws-vault lists; on the same device, or the rename would not be whole.
@@ -1725,6 +1736,11 @@ def unescape_file_name(name: str) -> str:
         if "%" in name
         else name
     )
+
+
+def is_unescaped_name(name: str) -> bool:
+    """Tell whether only aws-vault 4.2, which escapes nothing, can have named a file so."""
+    return "%" in name and escape_file_name(unescape_file_name(name)) != name
 
 
 class StoreSettings(Value):
@@ -4062,12 +4078,23 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         command = environ[by_command]
     elif environ.get("AWS_VAULT_FILE_PASSPHRASE"):
         passphrase = Secret(environ["AWS_VAULT_FILE_PASSPHRASE"])
+    if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
+        _close_unread(world, environ[by_fd])
     return StoreSettings(
         values["file_dir"],
         passphrase,
         command,
         _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
     )
+
+
+def _close_unread(world: World, fd: str) -> None:
+    # A flag won, but the command must not find a passphrase in an open descriptor.
+    try:
+        if fd.isascii() and fd.isdigit():
+            world.read_descriptor(int(fd), MAX_PASSPHRASE_BYTES)
+    except OSError:
+        return
 
 
 def _iterations(text: str) -> int:
