@@ -496,6 +496,14 @@ def parse_json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def text_member(data: Mapping[str, Any], name: str) -> str:
+    """Return a JSON object's member that must be a text and not empty (KeyError, ValueError)."""
+    text = data[name]
+    if not (isinstance(text, str) and text):
+        raise ValueError(f"{name} is no text")
+    return text
+
+
 def digest(*parts: str) -> str:
     """Return the hex SHA-256 of some texts, each told apart from the next."""
     import hashlib
@@ -1808,9 +1816,9 @@ class Vault:
         text = self.keystore.get(profile).data.reveal()
         try:
             data = parse_json_object(text)
-            key_id, secret = data["AccessKeyID"], data["SecretAccessKey"]
-            if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret):
-                raise ValueError
+            key_id, secret = (
+                text_member(data, name) for name in ("AccessKeyID", "SecretAccessKey")
+            )
             token, expires = data.get("SessionToken"), data.get("Expires")
             expiration = (
                 parse_time(expires) if data.get("CanExpire") and isinstance(expires, str) else None
@@ -1875,12 +1883,16 @@ class Vault:
             )
             if made_for != fingerprint:
                 return None
+            key_id, secret, token = (
+                text_member(data, name)
+                for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+            )
             return Credentials(
-                data["AccessKeyId"],
-                Secret(data["SecretAccessKey"]),
-                Secret(data["SessionToken"]),
+                key_id,
+                Secret(secret),
+                Secret(token),
                 parse_time(data["Expiration"]),
-                account_id=data.get("AccountId", ""),
+                account_id=text_member(data, "AccountId") if "AccountId" in data else "",
             )
         except ItemNotFound:
             return None  # replaced between listing and reading
@@ -1895,8 +1907,10 @@ class Vault:
 
         A session whose name is too long for the store is not kept.
         """
-        if credentials.expiration is None or credentials.session_token is None:
+        if credentials.expiration is None or not credentials.session_token:
             return
+        if len(credentials.access_key_id) < 4:
+            return  # aws-vault crashes on such a session
         session = slot.key(int(credentials.expiration.timestamp()))
         if self.keystore.refuse_name(str(session)):
             self.world.say_once(
