@@ -371,9 +371,9 @@ def is_old_session(name: str) -> bool:
     import re
 
     return bool(
-        re.search(r"(?s)^.+ session \(\d+\)$", name)
-        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,\d{2,}$", name)
-        or re.search(r"^session:[^ :]*:[^ ]*:\d+$", name)
+        re.search(r"(?s)^.+ session \([0-9]+\)$", name)
+        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,[0-9]{2,}$", name)
+        or re.search(r"^session:[^ :]*:[^ ]*:[0-9]+$", name)
     )
 
 
@@ -419,7 +419,7 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
         raise BadText("a number without a unit", f"write {text}s for seconds")
-    part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
+    part = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)"
     if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
     seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in re.findall(part, text))
@@ -453,6 +453,7 @@ def parse_time(text: str) -> datetime.datetime:
     match = re.fullmatch(
         r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))",
         text,
+        re.ASCII,
     )
     if not match:
         raise ValueError(f"not an RFC 3339 time: {printable(text)}")
@@ -500,6 +501,14 @@ def parse_json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
+
+
+def text_member(data: Mapping[str, Any], name: str) -> str:
+    """Return a JSON object's member that must be a text and not empty (KeyError, ValueError)."""
+    text = data[name]
+    if not (isinstance(text, str) and text):
+        raise ValueError(f"{name} is no text")
+    return text
 
 
 def digest(*parts: str) -> str:
@@ -1496,9 +1505,11 @@ def wrap_item(item: Item) -> str:
     )
 
 
-def unwrap_item(key: str, text: str) -> Item:
-    """Read an item's JSON as aws-vault does, and refuse one that belongs to another name
-    (DamagedItem)."""
+def unwrap_item(key: str, text: str, file_name: str = "") -> Item:
+    """Read an item's JSON as aws-vault does; DamagedItem if it belongs to another name.
+
+    ``file_name`` is another name that it may have: aws-vault 4.2 named files by the key as it is.
+    """
     import binascii
 
     try:
@@ -1510,7 +1521,7 @@ def unwrap_item(key: str, text: str) -> Item:
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: not the JSON of an item"
         ) from None
-    if members.get("key", key) != key:
+    if members.get("key", key) not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as "
             f"{printable(members['key'])!r}, and somebody renamed it"
@@ -1674,6 +1685,8 @@ class Passphrase:
             raise UsageError(
                 f"the passphrase command can't be read: {printable(error).lower()}"
             ) from None
+        if not argv:
+            raise UsageError("the passphrase command names no program")
         result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
         if result.status != 0:
             raise KeystoreError(
@@ -1719,12 +1732,12 @@ class FileKeystore(Keystore):
 
     def keys(self) -> list[str]:
         self._check_folder()
-        return [
-            unescape_file_name(name)
-            for name in self._list()
-            if not name.startswith(TEMPORARY_PREFIX)
-            and escape_file_name(unescape_file_name(name)) == name
-        ]
+        names = (name for name in self._list() if not name.startswith(TEMPORARY_PREFIX))
+        return list(
+            dict.fromkeys(
+                name if is_unescaped_name(name) else unescape_file_name(name) for name in names
+            )
+        )
 
     def get(self, key: str) -> Item:
         self._check_folder()
@@ -1735,7 +1748,7 @@ class FileKeystore(Keystore):
         except ValueError:
             raise self._explain_refusal(key) from None
         self._remember(jwe)
-        item = unwrap_item(key, text.decode("utf-8", "replace"))
+        item = unwrap_item(key, text.decode("utf-8", "replace"), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
             self._reseal(item, token)
         return item
@@ -1879,7 +1892,12 @@ class FileKeystore(Keystore):
             raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.folder, escape_file_name(key))
+        escaped, verbatim = (
+            os.path.join(self.folder, name) for name in (escape_file_name(key), key)
+        )
+        if is_unescaped_name(key) and os.path.exists(verbatim) and not os.path.exists(escaped):
+            return verbatim
+        return escaped
 
     def _read(self, key: str) -> bytes:
         if self.refuse_name(key):
@@ -1911,12 +1929,13 @@ class FileKeystore(Keystore):
             return None
 
     def _write(self, key: str, token: bytes) -> None:
+        path, before = os.path.join(self.folder, escape_file_name(key)), self._path(key)
         try:
-            self.world.write_atomic(self._path(key), token, self._scratch())
+            self.world.write_atomic(path, token, self._scratch())
+            if before != path:
+                self.world.delete_file(before)
         except OSError as error:
-            raise KeystoreError(
-                f"can't write {printable(self._path(key))}: {os_reason(error)}"
-            ) from None
+            raise KeystoreError(f"can't write {printable(path)}: {os_reason(error)}") from None
 
     def _scratch(self) -> str:
         # Outside the folder, whose every entry aws-vault lists; on the same device, or the rename
@@ -1952,6 +1971,11 @@ def unescape_file_name(name: str) -> str:
         if "%" in name
         else name
     )
+
+
+def is_unescaped_name(name: str) -> bool:
+    """Tell whether only aws-vault 4.2, which escapes nothing, can have named a file so."""
+    return "%" in name and escape_file_name(unescape_file_name(name)) != name
 
 
 class StoreSettings(Value):
@@ -2020,9 +2044,9 @@ class Vault:
         text = self.keystore.get(profile).data.reveal()
         try:
             data = parse_json_object(text)
-            key_id, secret = data["AccessKeyID"], data["SecretAccessKey"]
-            if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret):
-                raise ValueError
+            key_id, secret = (
+                text_member(data, name) for name in ("AccessKeyID", "SecretAccessKey")
+            )
             token, expires = data.get("SessionToken"), data.get("Expires")
             expiration = (
                 parse_time(expires) if data.get("CanExpire") and isinstance(expires, str) else None
@@ -2090,12 +2114,16 @@ class Vault:
             )
             if made_for != fingerprint:
                 return None
+            key_id, secret, token = (
+                text_member(data, name)
+                for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+            )
             return Credentials(
-                data["AccessKeyId"],
-                Secret(data["SecretAccessKey"]),
-                Secret(data["SessionToken"]),
+                key_id,
+                Secret(secret),
+                Secret(token),
                 parse_time(data["Expiration"]),
-                account_id=data.get("AccountId", ""),
+                account_id=text_member(data, "AccountId") if "AccountId" in data else "",
             )
         except ItemNotFound:
             return None  # replaced between listing and reading
@@ -2112,8 +2140,10 @@ class Vault:
 
         A session whose name is too long for the store is not kept.
         """
-        if credentials.expiration is None or credentials.session_token is None:
+        if credentials.expiration is None or not credentials.session_token:
             return
+        if len(credentials.access_key_id) < 4:
+            return  # aws-vault crashes on such a session
         session = slot.key(int(credentials.expiration.timestamp()))
         if self.keystore.refuse_name(str(session)):
             self.world.say_once(
@@ -4579,12 +4609,23 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         command = environ[by_command]
     elif environ.get("AWS_VAULT_FILE_PASSPHRASE"):
         passphrase = Secret(environ["AWS_VAULT_FILE_PASSPHRASE"])
+    if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
+        _close_unread(world, environ[by_fd])
     return StoreSettings(
         values["file_dir"],
         passphrase,
         command,
         _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
     )
+
+
+def _close_unread(world: World, fd: str) -> None:
+    # A flag won, but the command must not find a passphrase in an open descriptor.
+    try:
+        if fd.isascii() and fd.isdigit():
+            world.read_descriptor(int(fd), MAX_PASSPHRASE_BYTES)
+    except OSError:
+        return
 
 
 def _iterations(text: str) -> int:
