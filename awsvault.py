@@ -2632,6 +2632,7 @@ class MfaCodes:
 # STS: the only place that imports botocore, which sees nothing but what is passed to it here.
 
 GLOBAL_REGION = "aws-global"
+SIGNING_REGION = "us-east-1"
 SKEW_CODES = (
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
@@ -2782,7 +2783,8 @@ class Sts:
         }
         return session.create_client(
             "sts",
-            region_name=endpoint.region or GLOBAL_REGION,
+            # A named endpoint is not looked up, and "aws-global" is no region to sign for.
+            region_name=endpoint.region or (SIGNING_REGION if endpoint.url else GLOBAL_REGION),
             endpoint_url=endpoint.url or None,
             verify=endpoint.ca_bundle or None,
             aws_access_key_id=source.access_key_id,
