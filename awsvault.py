@@ -2895,23 +2895,25 @@ def _check_ca_bundle(endpoint: Endpoint) -> None:
         )
 
 
+def not_aws(operation: str, detail: str = "") -> AwsError:
+    """Say that an answer was none of AWS's."""
+    return AwsError(
+        f"{operation}: what answered is not AWS{detail}",
+        "a proxy, or a page that asks to log in to the network, may have answered",
+    )
+
+
 def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
     """Turn AWS's error code and message into words that help."""
     code, text = str(error.get("Code", "")), str(error.get("Message", ""))
+    if not code or code.isdigit():
+        return not_aws(operation, f" (HTTP status {code})" if code else "")
     meaning, hint = REFUSALS.get(code, ("", ""))
     if code == "AccessDenied" and MFA_REFUSED in text:
         meaning, hint = "the MFA code was refused", MFA_REFUSED_HINT
     quoted = printable(f"{code}: {text}" if text else code)
     return AwsError(
         f"{operation}: {meaning} ({quoted})" if meaning else f"{operation}: {quoted}", hint, code
-    )
-
-
-def not_aws(operation: str) -> AwsError:
-    """Say that an answer was none of AWS's."""
-    return AwsError(
-        f"{operation}: what answered is not AWS",
-        "a proxy, or a page that asks to log in to the network, may have answered",
     )
 
 

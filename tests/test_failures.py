@@ -413,7 +413,8 @@ def test_a_captive_portal(vault, fake_aws, body):
 def test_a_captive_portal_with_a_status(vault, fake_aws, status):
     fake_aws.garbage(times=9, body="<html><h1>no</h1></html>", status=status)
     env = {"AWS_MAX_ATTEMPTS": "1"}
-    refuse(vault, "exec", "prod", *TRUE, env=env, says="GetSessionToken")
+    says = "GetSessionToken: what answered is not AWS"
+    refuse(vault, "exec", "prod", *TRUE, env=env, says=says, hints="log in to the network")
 
 
 def test_a_connection_that_breaks_is_tried_again(vault, fake_aws):
