@@ -2952,7 +2952,7 @@ class Sts:
     ) -> Credentials:
         """Trade long-lived keys for a session."""
         params = {"DurationSeconds": int(duration.total_seconds()), **_mfa_params(mfa)}
-        return _session(self.call("GetSessionToken", params, source, endpoint))
+        return self._session("GetSessionToken", params, source, endpoint)
 
     def assume_role(
         self,
@@ -2962,7 +2962,16 @@ class Sts:
         mfa: tuple[str, Secret] | None,
     ) -> Credentials:
         """Trade credentials for a role's session; ``params`` are AssumeRole's own."""
-        return _session(self.call("AssumeRole", {**params, **_mfa_params(mfa)}, source, endpoint))
+        return self._session("AssumeRole", {**params, **_mfa_params(mfa)}, source, endpoint)
+
+    def _session(
+        self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
+    ) -> Credentials:
+        answer = self.call(operation, params, source, endpoint)
+        try:
+            return _credentials_in(answer)
+        except (KeyError, TypeError, AttributeError):
+            raise not_aws(operation) from None
 
     def call(
         self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
@@ -2976,6 +2985,7 @@ class Sts:
         _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.parsers import ResponseParserError
 
             try:
                 client = self._client(source, endpoint)
@@ -2989,6 +2999,9 @@ class Sts:
                         return self._request(client, operation, params)
             except ClientError as error:
                 raise explain_refusal(operation, error.response.get("Error", {})) from None
+            except (ResponseParserError, KeyError):
+                # A page that is well-formed XML makes botocore look for members that are not there.
+                raise not_aws(operation) from None
             except (BotoCoreError, OSError) as error:
                 raise explain_failure(operation, error) from None
 
@@ -3094,7 +3107,7 @@ def _mfa_params(mfa: tuple[str, Secret] | None) -> dict[str, str]:
     return {"SerialNumber": mfa[0], "TokenCode": mfa[1].reveal()} if mfa else {}
 
 
-def _session(answer: Mapping[str, Any]) -> Credentials:
+def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
     given = answer["Credentials"]
     arn = answer.get("AssumedRoleUser", {}).get("Arn", "")
     return Credentials(
@@ -3114,9 +3127,19 @@ def _check_ca_bundle(endpoint: Endpoint) -> None:
         )
 
 
+def not_aws(operation: str, detail: str = "") -> AwsError:
+    """Say that an answer was none of AWS's."""
+    return AwsError(
+        f"{operation}: what answered is not AWS{detail}",
+        "a proxy, or a page that asks to log in to the network, may have answered",
+    )
+
+
 def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
     """Turn AWS's error code and message into words that help."""
     code, text = str(error.get("Code", "")), str(error.get("Message", ""))
+    if not code or code.isdigit():
+        return not_aws(operation, f" (HTTP status {code})" if code else "")
     meaning, hint = REFUSALS.get(code, ("", ""))
     if code == "AccessDenied" and MFA_REFUSED in text:
         meaning, hint = "the MFA code was refused", MFA_REFUSED_HINT
