@@ -29,6 +29,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import socket
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -405,6 +406,8 @@ MIN_SESSION = datetime.timedelta(minutes=15)
 MAX_SESSION = datetime.timedelta(hours=36)
 MAX_ROLE = datetime.timedelta(hours=12)
 MAX_CHAINED_ROLE = datetime.timedelta(hours=1)
+# botocore asks for new credentials when its own have less than 15 minutes left.
+RENEW_AHEAD = datetime.timedelta(minutes=16)
 
 
 def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedelta:
@@ -1001,6 +1004,14 @@ class World:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
 
+    def write_new(self, path: str, data: bytes) -> None:
+        """Make a new file, 0600 from birth, with some content."""
+        fd = self.create_file(path)
+        try:
+            self.write_file(fd, data)
+        finally:
+            os.close(fd)
+
     def write_file(self, fd: int, data: bytes) -> None:
         """Write all of the data to a descriptor."""
         self._write_all(fd, data)
@@ -1295,7 +1306,7 @@ class World:
         shown = self.run(["/bin/ps", "-p", str(pid), "-o", "lstart="], environ=fixed)
         return shown.output.stripped().reveal().translate({32: 95, 58: 46})
 
-    def process_descriptor(self, pid: int) -> int:
+    def ending_descriptor(self, pid: int) -> int:
         """Return a descriptor that can be read from once a process has ended; -1 if there is none.
 
         The caller compares the process's start time afterwards, since ids are used again.
@@ -1318,14 +1329,14 @@ class World:
         """Wait until the process that had this id at that start time has ended."""
         import select
 
-        fd = self.process_descriptor(pid)
+        fd = self.ending_descriptor(pid)
         while self.process_started(pid) == started:
             # Without a descriptor (an old kernel) there is only asking again.
             select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
         if fd >= 0:
             os.close(fd)
 
-    def spawn_detached(
+    def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
     ) -> bytes:
         """Run ``work(report)`` in a process that nobody has to wait for; return what it reports.
@@ -1378,11 +1389,56 @@ class World:
                 except OSError:
                     continue  # the listing's own
 
+    def harden(self) -> None:
+        """Let no other process of this user read our memory (Linux only)."""
+        if sys.platform == "linux":
+            import ctypes
+
+            ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+
+    def listen_privately(self, folder: str) -> socket.socket:
+        """Return a listening socket in a folder of ours, which becomes the working folder."""
+        import socket
+
+        # A socket's path has at most 103 bytes, a folder's may have more.
+        os.chdir(folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(SOCKET_NAME)
+        listener.listen(64)
+        return listener
+
+    def ask_privately(self, folder: str, question: bytes) -> bytes:
+        """Return what the process that listens in a folder of ours answers; nothing without one."""
+        import socket
+
+        here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.chdir(folder)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                connection.connect(SOCKET_NAME)
+                connection.sendall(question + b"\n")
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return b""
+        finally:
+            os.fchdir(here)
+            os.close(here)
+
+    def peer_is_ours(self, connection: socket.socket) -> bool:
+        """Tell whether the process at a private socket's other end is this user's."""
+        import socket
+        import struct
+
+        if not hasattr(socket, "SO_PEERCRED"):
+            return True  # the folder is ours alone
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return bool(struct.unpack("iII", told)[1] == self.uid())
+
     # -- what a command leaves behind ----------------------------------------
 
     def make_run_folder(self) -> str:
-        """Make the folder, 0700, of the files that go when this process, or its command, has
-        ended."""
+        """Make the folder, 0700, of files that go when this process, or its command, has ended."""
         mark = f"{self.process_id()}-{self.process_started(self.process_id())}"
         problem = ""
         for root in self._run_roots():
@@ -1442,6 +1498,8 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
+SOCKET_NAME = "credentials"
+SOCKET_SECONDS = 2.0
 
 
 class LibraryEnvironment:
@@ -3166,17 +3224,39 @@ def explain_failure(operation: str, error: Exception) -> AwsError:
 
 
 class Tools:
-    """What providers act with."""
+    """What providers act with: ``min_ttl`` is what a cached session must have left.
+
+    ``source_min_ttl`` is that of sessions that only sign for the next one; ``for_server``
+    asks for what running SDKs need, too.
+    """
 
     def __init__(
-        self, world: World, vault: Vault, sts: Sts, codes: MfaCodes, min_ttl: datetime.timedelta
+        self,
+        world: World,
+        vault: Vault,
+        sts: Sts,
+        codes: MfaCodes,
+        min_ttl: datetime.timedelta,
+        source_min_ttl: datetime.timedelta | None = None,
+        *,
+        for_server: bool = False,
     ) -> None:
         self.world = world
         self.vault = vault
         self.sts = sts
         self.codes = codes
         self.min_ttl = min_ttl
+        self.source_min_ttl = min_ttl if source_min_ttl is None else source_min_ttl
+        self.for_server = for_server
         self._stored: dict[str, Credentials] = {}
+
+    def for_source(self) -> Tools:
+        """Return the tools for a session that another is made from: its own age matters less."""
+        if not self.for_server and self.min_ttl == self.source_min_ttl:
+            return self
+        tools = Tools(self.world, self.vault, self.sts, self.codes, self.source_min_ttl)
+        tools._stored = self._stored
+        return tools
 
     def stored(self, profile: str) -> Credentials:
         """Return long-lived keys, read from the vault at most once."""
@@ -3230,17 +3310,29 @@ class SessionProvider(Provider):
 
     def retrieve(self, tools: Tools) -> Credentials:
         fingerprint = digest(*self.made_from(tools))
-        found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+        least = self.least_life(tools)
+        found = tools.vault.find_session(self.slot, fingerprint, least)
         if found:
             return found
         identity = tools.vault.keystore.identity()
         with tools.world.lock("session", identity, self.slot.key(0).prefix(), shared_refusals=True):
             # Another process may have made it while this one waited for the lock.
-            found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+            found = tools.vault.find_session(self.slot, fingerprint, least)
             return found or self._make(tools, fingerprint)
 
+    def least_life(self, tools: Tools) -> datetime.timedelta:
+        """Return how much of its life a cached session must have left: more for running SDKs."""
+        if not tools.for_server:
+            return tools.min_ttl
+        return max(tools.min_ttl, min(RENEW_AHEAD, self.duration / 3))
+
+    def cached(self, tools: Tools) -> Credentials | None:
+        """Return what is in the vault as long as it is valid at all."""
+        fingerprint = digest(*self.made_from(tools))
+        return tools.vault.find_session(self.slot, fingerprint, datetime.timedelta())
+
     def _make(self, tools: Tools, fingerprint: str) -> Credentials:
-        source = self.source.retrieve(tools)
+        source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
                 made = self.request(tools, source, (self.mfa.serial, tools.codes.code(self.mfa)))
@@ -3638,28 +3730,31 @@ def server_environment(
     ``served`` are the variables that point to the server: the container endpoint's, instance
     metadata's, or both.
     """
-    private = private_files(world, config, environ, {"default": {}})
     region = target.endpoint.region
     variables = {
-        "AWS_VAULT": target.name,
         **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
         **({} if METADATA_ENDPOINT in served else {"AWS_EC2_METADATA_DISABLED": "true"}),
         **without_proxy(environ, served.values()),
         **served,
+        "AWS_VAULT": target.name,
     }
-    return private.replace(environ={**private.environ, **variables})
+    folder = world.make_run_folder()
+    try:
+        private = private_files(world, config, environ, {"default": {}}, folder)
+        return proved(world, private.replace(environ={**private.environ, **variables}), served)
+    except BaseException:
+        world.remove_run_folder(folder)
+        raise
 
 
 def without_proxy(environ: Mapping[str, str], urls: Iterable[str]) -> dict[str, str]:
     """Return NO_PROXY in both spellings, extended by the hosts of the URLs among some texts."""
-    from urllib.parse import urlsplit
-
-    hosts = {urlsplit(url).hostname or "" for url in urls if url.startswith("http://")}
+    hosts = {split_url(url)[1] for url in urls if url.startswith("http://")}
     extended = {}
     for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
         text = environ.get(name) or environ.get(other) or ""
         present = [part.strip() for part in text.split(",") if part.strip()]
-        extended[name] = ",".join([*present, *sorted(hosts - {"", *present})])
+        extended[name] = ",".join([*present, *sorted(hosts - set(present))])
     return extended if hosts else {}
 
 
@@ -3668,19 +3763,19 @@ def private_files(
     config: ConfigFile,
     environ: Mapping[str, str],
     profiles: Mapping[str, Mapping[str, str]],
+    folder: str,
 ) -> ServerEnvironment:
     """Write the private config file: the person's, with what is given to ``profiles``.
 
     A credentials file that has one of these profiles too would win, so the command gets an empty
     one instead.
     """
-    folder = world.make_run_folder()
     config_file, empty_file = (os.path.join(folder, name) for name in ("config", "credentials"))
     text = private_config(config.text, profiles)
     files = {config_file: text.encode("utf-8", "surrogateescape")}
     variables, notes = {"AWS_CONFIG_FILE": config_file}, []
     shared = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
-    path = world.expand(shared) if shared else os.path.join(world.home(), ".aws", "credentials")
+    path = credentials_path(world, environ)
     clash = profile_in_credentials(world, path, profiles)
     if clash:
         files[empty_file] = b""
@@ -3690,19 +3785,20 @@ def private_files(
             "the command does not see this file"
         )
     for name, data in files.items():
-        fd = world.create_file(name)
-        try:
-            world.write_file(fd, data)
-        finally:
-            os.close(fd)
+        world.write_new(name, data)
     dropped = (*REMOVED_WITH_SERVER, *(() if shared else ("AWS_SHARED_CREDENTIALS_FILE",)))
     kept = {name: value for name, value in scrubbed(environ).items() if name not in dropped}
     return ServerEnvironment({**kept, **variables}, (*files, folder), tuple(notes))
 
 
+def credentials_path(world: World, environ: Mapping[str, str]) -> str:
+    """Return the path of the credentials file that SDKs read in an environment."""
+    named = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
+    return world.expand(named) if named else os.path.join(world.home(), ".aws", "credentials")
+
+
 def profile_in_credentials(world: World, path: str, profiles: Iterable[str]) -> str:
-    """Return which of some profiles the credentials file has; the first one if that can't be
-    told."""
+    """Return which of some profiles the credentials file has; the first if that can't be told."""
     try:
         text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
@@ -3719,16 +3815,20 @@ def ini_lines(text: str) -> list[str]:
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def section_names(header: str) -> set[str]:
+def header_names(header: str) -> set[str]:
     """Return every profile that some SDK may take a header for: quotes and blanks differ."""
     inner = header.strip()[1:]
     names = set()
     for text in (inner.partition("]")[0], inner.rpartition("]")[0]):
         words = text.translate({34: None, 39: None, 92: None}).split()
-        name = " ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words)
-        # botocore gives the keys of configparser's [DEFAULT] to every section.
-        names.add("default" if name.lower() == "default" else name)
+        names.add(" ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words))
     return names
+
+
+def section_names(header: str) -> set[str]:
+    """Return the profiles that get a section's keys: botocore gives those of [DEFAULT] to all."""
+    names = header_names(header)
+    return names | {"default"} if "default" in map(str.lower, names) else names
 
 
 class ConfigRewriter:
@@ -3745,6 +3845,7 @@ class ConfigRewriter:
         self.waiting: list[str] = []
         self.placed: set[str] = set()
         self.dropped_indent = -1
+        self.key_indent = MAX_CONFIG_BYTES  # deeper than any line: a section begins without a key
 
     def copy(self, line: str) -> None:
         """Take the next line."""
@@ -3758,6 +3859,7 @@ class ConfigRewriter:
             self._place(line[:indent])
             if not self._drops(bare, indent):
                 self.kept.append(line)
+            self.key_indent = min(indent, self.key_indent)
 
     def finish(self) -> str:
         """Return the new text, with sections for the profiles that had none."""
@@ -3765,17 +3867,22 @@ class ConfigRewriter:
         for name, settings in self.given.items():
             if settings and name not in self.placed:
                 self.kept += ["", f"[{profile_section(name)}]", *_setting_lines(settings)]
-        return "\n".join(self.kept) + "\n"
+        return "\n".join(self.kept).rstrip("\n") + "\n"
 
     def _header(self, line: str, indent: int) -> None:
-        self._place("")
         names = section_names(line)
-        self.sections = names | (self.sections if indent else set())
-        mine = sorted(names & set(self.given))
+        if indent > self.key_indent:
+            # For botocore the rest of a value, for others a section.
+            self.sections |= names
+            self.kept.append(line)
+            return
+        self._place("")
+        self.kept.append(line)
+        mine = sorted(header_names(line) & set(self.given))
         self.placed.update(mine)
         self.waiting = [text for name in mine for text in _setting_lines(self.given[name])]
-        self.dropped_indent = -1
-        self.kept.append(line)
+        self.sections = names
+        self.dropped_indent, self.key_indent = -1, MAX_CONFIG_BYTES
 
     def _place(self, indent: str) -> None:
         # As far to the right as the section's own lines, which otherwise would continue ours.
@@ -3805,10 +3912,232 @@ def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
     return rewriter.finish()
 
 
+# Files that old SDKs read keys from, before they ask a server.
+BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
+
+
+def proved(
+    world: World, child: ServerEnvironment, served: Mapping[str, str], process: str = ""
+) -> ServerEnvironment:
+    """Return the environment if SDKs that start in it end at us; else AwsVaultError says why.
+
+    ``process`` is our own credential_process, where there is no server.
+    """
+    found = next(outranking(world, child.environ, served, process), None)
+    if found:
+        raise AwsVaultError(f"{found[0]} would be used instead of awsvault's credentials", found[1])
+    return child
+
+
+def outranking(
+    world: World, environ: Mapping[str, str], served: Mapping[str, str], process: str
+) -> Iterator[tuple[str, str]]:
+    """Yield what SDKs would find in an environment before they come to us, each with what helps.
+
+    Reads the files as they are now, and as botocore does: by Python's own parser.
+    """
+    for name in sorted(set(environ) - set(served)):
+        if name in REMOVED_VARIABLES or name.startswith(REMOVED_PREFIX):
+            yield f"the variable {name}", f"unset {name}"
+    config = environ.get("AWS_CONFIG_FILE", "")
+    for key, value in default_settings(world, config):
+        if outranks(key) and (key, value) != ("credential_process", process):
+            yield (
+                f"{printable(key)} in [default] of {printable(config)}",
+                "take it out of the config file",
+            )
+    path = credentials_path(world, environ)
+    if profile_in_credentials(world, path, ["default"]):
+        yield f"[default] in {printable(path)}", "give that section another name"
+    for file in () if process else BOTO_FILES:
+        settings = dict(section_settings(world, world.expand(file), "Credentials"))
+        if settings.get("aws_access_key_id"):
+            yield f"the key in {file}", "take it out of that file"
+    if not process and environ.get("AWS_EC2_METADATA_DISABLED") and METADATA_ENDPOINT in served:
+        yield "AWS_EC2_METADATA_DISABLED", "unset AWS_EC2_METADATA_DISABLED"
+
+
+def default_settings(world: World, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values that botocore finds for the default profile."""
+    for section in ("default", "profile default"):
+        yield from section_settings(world, path, section)
+
+
+def section_settings(world: World, path: str, section: str) -> list[tuple[str, str]]:
+    """Return a section's keys and values as configparser reads them; none of what it refuses."""
+    import configparser
+
+    parser = configparser.RawConfigParser()
+    try:
+        text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
+        parser.read_string("\n".join(ini_lines(text)))
+        return parser.items(section)
+    except (OSError, configparser.Error):
+        return []
+
+
 def sweep_leftovers(world: World) -> None:
     """Remove the files of commands that were killed before anything could remove them."""
     for folder in world.dead_run_folders():
         world.remove_run_folder(folder)
+
+
+# Where names stand in a command line that programs of all kinds cut up.
+PROCESS_NAME = r"[A-Za-z0-9._@+/][A-Za-z0-9._@+/-]*"
+PROCESS_SAFE = r"[A-Za-z0-9._@+/=:,-]+"
+PROCESS_BAD = '"\\$`!%'
+
+
+def process_line(words: Sequence[str]) -> str:
+    """Write a command for credential_process; UsageError for what SDKs would read differently.
+
+    They leave the cutting to sh, shlex or cmd, and in some a blank and ``#`` or ``;`` end a value.
+    """
+    import re
+
+    quoted = []
+    for word in words:
+        if re.fullmatch(PROCESS_SAFE, word):
+            quoted.append(word)
+        elif set(word) & set(PROCESS_BAD) or re.search(r"\s[#;]", word) or printable(word) != word:
+            raise UsageError(
+                f"{printable(word)!r} can't be written so that every SDK reads it alike",
+                "put this program, its Python and your home folder under plain names",
+            )
+        else:
+            quoted.append(f'"{word}"')
+    return " ".join(quoted)
+
+
+def check_process_name(name: str) -> None:
+    """Refuse a profile's name that can't stand in a credential_process (UsageError)."""
+    import re
+
+    if not re.fullmatch(PROCESS_NAME, name):
+        raise UsageError(
+            f"--process: {printable(name)!r} can't be used in a credential_process",
+            "letters, digits and . _ @ + / - are allowed, and no dash at the start",
+        )
+
+
+SETTINGS_FILE = "awsvault.json"
+
+
+def process_environment(
+    world: World,
+    config: ConfigFile,
+    environ: Mapping[str, str],
+    targets: Sequence[ProfileConfig],
+    memory: bytes,
+) -> ServerEnvironment:
+    """Make the environment of a command whose SDKs start this program for each of some profiles.
+
+    The first one is also [default]. ``memory`` is what the program needs to know then: remember().
+    """
+    folder = world.make_run_folder()
+    settings_file = os.path.join(folder, SETTINGS_FILE)
+    try:
+        given = _process_settings(world, settings_file, targets)
+        world.write_new(settings_file, memory)
+        private = private_files(world, config, environ, given, folder)
+        region = targets[0].endpoint.region if len(targets) == 1 else ""
+        variables = {
+            **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_VAULT": targets[0].name,
+        }
+        child = private.replace(
+            environ={**private.environ, **variables}, files=(settings_file, *private.files)
+        )
+        return proved(world, child, {}, given["default"]["credential_process"])
+    except BaseException:
+        world.remove_run_folder(folder)
+        raise
+
+
+def _process_settings(
+    world: World, settings_file: str, targets: Sequence[ProfileConfig]
+) -> dict[str, dict[str, str]]:
+    """Return what is given to each profile, and to [default], in the private config file."""
+    given: dict[str, dict[str, str]] = {}
+    for target in targets:
+        words = [*world.self_command(), "export", "--for-process", settings_file, target.name]
+        given[target.name] = {"credential_process": process_line(words)}
+        if target.endpoint.region:
+            given[target.name]["region"] = target.endpoint.region
+    return {**given, "default": given[targets[0].name]}
+
+
+def remember(config: ConfigFile, environ: Mapping[str, str], flags: Mapping[str, object]) -> bytes:
+    """Write down what a later start inside the command can't see: no secrets, but settings.
+
+    ``environ`` of the result has null for a variable that was not set.
+    """
+    names = {name for row in SETTINGS.values() for name in row.env} | {"AWS_MIN_TTL"}
+    settings = {name: environ.get(name) for name in sorted(names)}
+    settings["AWS_CONFIG_FILE"] = os.path.abspath(config.path)
+    return go_json({"version": 1, "environ": settings, "flags": dict(flags)}).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def recall(world: World, path: str) -> dict[str, object]:
+    """Put back the variables that remember() wrote down, and return the flags (AwsVaultError)."""
+    try:
+        if not world.file_is_safe(path):
+            raise UsageError(f"{printable(path)} can have been written by others")
+        memory = parse_json_object(world.read_file(path, MAX_ITEM_BYTES).decode())
+        environ, flags = memory["environ"], memory["flags"]
+    except FileNotFoundError:
+        raise AwsVaultError(
+            "the command that these credentials were for has ended", "start it again"
+        ) from None
+    except (ValueError, KeyError):
+        raise UsageError(f"{printable(path)} is not a settings file of awsvault's") from None
+    for name, value in environ.items():
+        world.environ.pop(name, None)
+        if isinstance(value, str):
+            world.environ[name] = value
+    return {name: value for name, value in flags.items() if value}
+
+
+def keep_for_command(
+    world: World,
+    process: tuple[int, str],
+    folder: str,
+    documents: Mapping[str, Secret],
+    report: Callable[[bytes], None],
+) -> None:
+    """Remove a command's files when it has ended; until then hand out its first credentials.
+
+    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
+    of its own, and reports when it is there.
+    """
+    import select
+
+    world.harden()
+    with world.listen_privately(folder) as listener:
+        report(b"ready")
+        pid, started = process
+        fd = world.ending_descriptor(pid)
+        while world.process_started(pid) == started:
+            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
+            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
+            if listener.fileno() in ready:
+                _hand_over(world, listener, documents)
+    world.remove_run_folder(folder)
+
+
+def _hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(SOCKET_SECONDS)
+        try:
+            if world.peer_is_ours(connection):
+                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
+        except OSError:
+            return  # a client that went away, or never asked
 
 
 def default_shell(environ: Mapping[str, str]) -> str:
@@ -3906,6 +4235,21 @@ class Options(Value):
     store: StoreSettings = StoreSettings()
 
 
+# How much of a new session's life may have passed on its way to us.
+ANSWER_DELAY = datetime.timedelta(minutes=1)
+
+
+def too_short(
+    target: ProfileConfig, left: datetime.timedelta, least: datetime.timedelta
+) -> AwsVaultError:
+    """Return the error of a profile whose new session lasts less than --min-ttl asks for."""
+    return AwsVaultError(
+        f"a new session of {printable(target.name)!r} lasts {format_duration(left)}, "
+        f"--min-ttl asks for {format_duration(least)}",
+        "ask for a longer one with --duration, or for less with --min-ttl",
+    )
+
+
 class App:
     """What commands work with; the config file and the vault are opened when first used."""
 
@@ -3914,6 +4258,7 @@ class App:
         self.options = options
         self._config: ConfigFile | None = None
         self._vault: Vault | None = None
+        self._codes: MfaCodes | None = None
 
     @property
     def config(self) -> ConfigFile:
@@ -3961,17 +4306,71 @@ class App:
         return load_profile(self.config, profile, flags, self.world.environ, self.vault.profiles())
 
     def retrieve(
-        self, target: ProfileConfig, *, no_session: bool, mfa_token: Secret | None
+        self,
+        target: ProfileConfig,
+        *,
+        no_session: bool,
+        mfa_token: Secret | None,
+        least: datetime.timedelta | None = None,
+        early: bool = False,
     ) -> Credentials:
-        """Get a profile's credentials by its chain, and say what the person should know."""
+        """Get a profile's credentials by its chain, and say what the person should know.
+
+        They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
+        are made anew if ``early`` finds them in the last part of their life.
+        """
+        provider = self._planned(target, no_session).provider
+        if least and isinstance(provider, SessionProvider) and provider.duration < least:
+            raise too_short(target, provider.duration, least)
+        credentials = provider.retrieve(self._tools(mfa_token, least, early))
+        if least and credentials.expiration:
+            left = credentials.expiration - self.world.now()
+            if left + ANSWER_DELAY < least:
+                raise too_short(target, left, least)
+        return credentials
+
+    def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
+        """Return a profile's session from the vault while it is valid at all, asking nobody."""
+        provider = self._planned(target, no_session).provider
+        tools = self._tools(None, None, False)
+        return provider.cached(tools) if isinstance(provider, SessionProvider) else None
+
+    def _planned(self, target: ProfileConfig, no_session: bool) -> Plan:
         plan = plan_chain(target, self.vault.profiles(), no_session=no_session)
         for note in plan.notes:
-            self.world.say(f"note: {note}")
+            self.world.say_once(f"note: {note}")
         self.world.debug(f"chain: {printable(plan.provider.describe())}")
-        codes = MfaCodes(self.world, mfa_token, self.options.prompt)
-        return plan.provider.retrieve(
-            Tools(self.world, self.vault, Sts(self.world), codes, self.min_ttl())
+        return plan
+
+    def _tools(
+        self, mfa_token: Secret | None, least: datetime.timedelta | None, early: bool
+    ) -> Tools:
+        # One code is for one device: it is not given a second time for the next profile.
+        self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
+        min_ttl = max(self.min_ttl(), least) if least else self.min_ttl()
+        return Tools(
+            self.world,
+            self.vault,
+            Sts(self.world),
+            self._codes,
+            min_ttl,
+            self.min_ttl(),
+            for_server=early,
         )
+
+    def remembered_flags(self) -> dict[str, str]:
+        """Return the global flags that a later start inside the command needs, and no secret."""
+        store = self.options.store
+        at_home = store.file_dir.startswith("~/")
+        return {
+            "backend": self.options.backend,
+            "file_dir": store.file_dir if at_home else os.path.abspath(store.file_dir),
+            "file_passphrase_command": store.passphrase_command,
+        }
+
+    def opens_alone(self) -> bool:
+        """Tell whether the vault can be opened again inside a command, without a person."""
+        return self.vault.keystore.name != "file" or bool(self.options.store.passphrase_command)
 
     def min_ttl(self) -> datetime.timedelta:
         """Return how much of its life a cached session must have left."""
@@ -4185,6 +4584,8 @@ def exec_command(
     mfa_token: str,
     mfa_token_fd: str,
     json: bool,
+    process: Sequence[str] = (),
+    min_ttl: str = "",
 ) -> int:
     """Run a command, or a shell, with a profile's credentials in its environment, in place of this
     process."""
@@ -4198,8 +4599,13 @@ def exec_command(
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
     path = world.find_program(words[0])
+    least = parse_duration(min_ttl) if min_ttl else None
+    if process:
+        flags = {"duration": duration, "no_session": no_session, "region": region}
+        child = prepare_processes(app, profile, process, flags, token, least)
+        become(app, child, path, words)
     target = app.resolve(app.known_profile(profile), duration, region)
-    credentials = app.retrieve(target, no_session=no_session, mfa_token=token)
+    credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
     if (
         not command
         and world.is_terminal(1)
@@ -4213,6 +4619,136 @@ def exec_command(
     world.replace_process(path, words, environ)
 
 
+def prepare_processes(
+    app: App,
+    profile: str,
+    process: Sequence[str],
+    flags: Mapping[str, Any],
+    token: Secret | None,
+    least: datetime.timedelta | None,
+) -> ServerEnvironment:
+    """Get each profile's credentials once, and leave to the command what it gets them anew with."""
+    world = app.world
+    check_process_names(profile, process, world.environ)
+    sweep_leftovers(world)
+    targets = [
+        app.resolve(app.known_profile(name), flags["duration"], flags["region"])
+        for name in dict.fromkeys(process)
+    ]
+    first: dict[str, Credentials] = {}
+    for target in targets:
+        first[target.name] = app.retrieve(
+            target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
+        )
+    memory = remember(app.config, world.environ, {**flags, **app.remembered_flags()})
+    child = process_environment(world, app.config, world.environ, targets, memory)
+    try:
+        say_end(app, first.values())
+        start_keeper(world, child.files[-1], first)
+    except BaseException:
+        world.remove_run_folder(child.files[-1])
+        raise
+    return child
+
+
+def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Refuse what --process can't do (UsageError)."""
+    for name in names:
+        check_process_name(name)
+    if profile:
+        raise UsageError(
+            f"--process names the profiles, so {printable(profile)!r} can only be the command",
+            "put -- before the command",
+        )
+    if "default" in names[1:] and names[0] != "default":
+        raise UsageError(
+            "--process: the first profile is the command's default", "name default first"
+        )
+    if len(set(names)) > 1 and environ.get("AWS_ROLE_ARN"):
+        raise UsageError(
+            "AWS_ROLE_ARN is set, and would be the role of each of the profiles",
+            "unset AWS_ROLE_ARN",
+        )
+
+
+def say_end(app: App, credentials: Iterable[Credentials]) -> None:
+    """Tell the person when the command's credentials end, where nothing can renew them."""
+    ends = [one.expiration for one in credentials if one.expiration]
+    if ends and not app.opens_alone():
+        app.world.say(
+            f"note: the vault's passphrase is not given to the command, so its credentials end "
+            f"{format_time(min(ends))}; --file-passphrase-command would renew them"
+        )
+
+
+def start_keeper(world: World, folder: str, credentials: Mapping[str, Credentials]) -> None:
+    """Start the process that removes the command's files when it ends (AwsVaultError)."""
+    documents = {
+        name: Secret(export_json(name, one, ""))
+        for name, one in credentials.items()
+        if one.expiration
+    }
+    pid = world.process_id()
+    process = (pid, world.process_started(pid))
+    if not world.fork_detached(
+        lambda report: keep_for_command(world, process, folder, documents, report)
+    ):
+        raise AwsVaultError("the process that removes the command's files could not be started")
+
+
+def become(app: App, child: ServerEnvironment, path: str, words: Sequence[str]) -> NoReturn:
+    """Say what there is to say, and replace this process by the command."""
+    for note in child.notes:
+        app.world.say_once(note)
+    app.world.replace_process(path, words, child.environ)
+
+
+class ProcessAnswer:
+    """What an SDK gets that started us inside the command, in the order of preference."""
+
+    def __init__(self, app: App, target: ProfileConfig, no_session: bool, folder: str) -> None:
+        self.app = app
+        self.target = target
+        self.no_session = no_session
+        self.folder = folder
+
+    def document(self) -> str:
+        """Return credentials, renewed in time or still valid; else AwsVaultError says how."""
+        try:
+            made = self.app.retrieve(
+                self.target, no_session=self.no_session, mfa_token=None, early=True
+            )
+            return export_json(self.target.name, made, "")
+        except AwsVaultError as error:
+            valid = self._from_vault() or self._from_keeper()
+            if not valid:
+                raise self._with_hint(error) from None
+            return valid
+
+    def _from_vault(self) -> str:
+        try:
+            found = self.app.cached(self.target, no_session=self.no_session)
+        except AwsVaultError:
+            return ""
+        return export_json(self.target.name, found, "") if found else ""
+
+    def _from_keeper(self) -> str:
+        world = self.app.world
+        answer = world.ask_privately(self.folder, self.target.name.encode()).decode()
+        try:
+            ends = parse_time(parse_json_object(answer)["Expiration"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return answer if ends > world.now() else ""
+
+    def _with_hint(self, error: AwsVaultError) -> AwsVaultError:
+        if not isinstance(error, NeedsPerson):
+            return error
+        renew = f"run awsvault exec {printable(self.target.name)} in another terminal to renew"
+        again = "start it again, with --file-passphrase-command or a native keystore"
+        return NeedsPerson(error.message, renew if self.app.opens_alone() else again)
+
+
 def export_command(
     app: App,
     *,
@@ -4223,8 +4759,14 @@ def export_command(
     region: str,
     mfa_token: str,
     mfa_token_fd: str,
+    for_process: str = "",
 ) -> int:
     """Print a profile's credentials on standard output in a chosen form."""
+    if for_process:
+        target = app.resolve(app.known_profile(profile), duration, region)
+        answer = ProcessAnswer(app, target, no_session, os.path.dirname(for_process))
+        app.world.out(answer.document())
+        return 0
     app.refuse_nesting()
     token = read_mfa_token(app.world, mfa_token, mfa_token_fd)
     target = app.resolve(app.known_profile(profile), duration, region)
@@ -4304,6 +4846,7 @@ class Option(Value):
     choices: tuple[str, ...] = ()
     check: Callable[[str], object] | None = None
     hidden: bool = False
+    repeated: bool = False
 
     @property
     def dest(self) -> str:
@@ -4383,10 +4926,22 @@ LIST_OPTIONS = (
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     switch(("--json", "-j"), "as export --format=json", hidden=True),
+    Option(
+        ("--process",),
+        "let SDKs start awsvault for this profile; the first is the default, others may follow",
+        repeated=True,
+        default=(),
+    ),
+    Option(
+        ("--min-ttl",),
+        "how long the credentials must last at least, or the command is not started",
+        check=parse_duration,
+    ),
 )
 EXPORT_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     Option(("--format",), "the form", default="env", choices=tuple(EXPORT_FORMATS)),
+    Option(("--for-process",), "answer an SDK inside a command", hidden=True),
 )
 REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
@@ -4530,6 +5085,7 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             *option.names,
             dest=option.dest,
+            action="append" if option.repeated else "store",
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
             metavar=option.dest.rpartition("_")[2].upper(),
         )
@@ -4682,7 +5238,10 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     parsed, unknown = make_parser(line.command).parse_known_args(line.flags)
     if unknown:
         raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(line.command))
-    values = option_values(options, vars(parsed), world.environ)
+    given = vars(parsed)
+    if given.get("for_process"):
+        given = {**given, **recall(world, given["for_process"]), "input": False}
+    values = option_values(options, given, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
         world.environ, "AWS_VAULT_NO_INPUT"
