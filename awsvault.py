@@ -109,6 +109,14 @@ class NeedsPerson(AwsVaultError):
     exit_code = EXIT_NEEDS_PERSON
 
 
+class BadText(ValueError):
+    """What a setting says can't be read: the message completes "'TEXT' is ...", ``hint`` helps."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class KeystoreError(AwsVaultError):
     """A keystore is locked, broken or refuses; never the same as a missing item."""
 
@@ -162,11 +170,22 @@ def is_control(character: str) -> bool:
     )
 
 
-def printable(text: object) -> str:
+class Printable(str):
+    """Text that is safe to show; its repr (``!r`` in a message) only puts it in quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self}'"
+
+
+def printable(text: object) -> Printable:
     r"""Make foreign text safe for a terminal: control and bidi characters become ``\xNN``."""
-    return "".join(
-        f"\\x{ord(character):02x}" if is_control(character) else character
-        for character in str(text)
+    return Printable(
+        "".join(
+            f"\\x{ord(character):02x}" if is_control(character) else character
+            for character in str(text)
+        )
     )
 
 
@@ -420,15 +439,14 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
     """Read Go's duration syntax with ``d`` and ``w`` added, in any order: ``90m``, ``1h30m``,
     ``2d``.
 
-    A bare number is seconds if ``bare_seconds``, else ValueError, as anything else that is no
-    duration.
+    A bare number is seconds if ``bare_seconds``, else BadText. Anything else is a ValueError.
     """
     import re
 
     if text.isascii() and text.isdigit() and len(text) < 10:
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
-        raise ValueError(f"a number needs a unit, as in {text}s")
+        raise BadText("a number without a unit", f"write {text}s for seconds")
     part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
     if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
@@ -436,6 +454,14 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
     if seconds >= 1e9:
         raise ValueError("longer than any session")
     return datetime.timedelta(seconds=seconds)
+
+
+def is_zero_duration(text: str) -> bool:
+    """Tell whether a text is a duration of nothing, such as ``0`` or ``0s``."""
+    try:
+        return not parse_duration(text)
+    except ValueError:
+        return False
 
 
 def format_duration(duration: datetime.timedelta | int) -> str:
@@ -1356,6 +1382,172 @@ class World:
                 "line such as #!/bin/sh",
                 EXIT_NOT_FOUND if missing else EXIT_NOT_EXECUTABLE,
             ) from None
+
+    def self_command(self) -> list[str]:
+        """Return the words that start this program again, from any folder and with any PATH."""
+        if self.bundle is not None:
+            return [sys.executable, "-I", self.bundle.path]
+        return [sys.executable, os.path.abspath(__file__)]
+
+    def process_id(self) -> int:
+        """Return this process's id, which is the command's too once it has replaced us."""
+        return os.getpid()
+
+    def process_started(self, pid: int) -> str:
+        """Return what tells a process from a later one with the same id; "" if there is none."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # Field 22 (proc(5)), counted behind the name, which may hold blanks and brackets.
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return "" if os.path.isdir("/proc/self") else self._started_by_ps(pid)
+        return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+    def _started_by_ps(self, pid: int) -> str:
+        fixed = {"TZ": "UTC", "LC_ALL": "C"}
+        shown = self.run(["/bin/ps", "-p", str(pid), "-o", "lstart="], environ=fixed)
+        return shown.output.stripped().reveal().translate({32: 95, 58: 46})
+
+    def process_descriptor(self, pid: int) -> int:
+        """Return a descriptor that can be read from once a process has ended; -1 if there is none.
+
+        The caller compares the process's start time afterwards, since ids are used again.
+        """
+        import select
+
+        try:
+            if sys.platform == "linux":
+                return os.pidfd_open(pid)
+            queue = select.kqueue()
+            ended = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+            queue.control([ended], 0)
+            fd = os.dup(queue.fileno())
+            queue.close()
+        except (OSError, AttributeError):
+            return -1
+        return fd
+
+    def wait_for_process(self, pid: int, started: str) -> None:
+        """Wait until the process that had this id at that start time has ended."""
+        import select
+
+        fd = self.process_descriptor(pid)
+        while self.process_started(pid) == started:
+            # Without a descriptor (an old kernel) there is only asking again.
+            select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
+        if fd >= 0:
+            os.close(fd)
+
+    def spawn_detached(
+        self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
+    ) -> bytes:
+        """Run ``work(report)`` in a process that nobody has to wait for; return what it reports.
+
+        It has a session of its own, no terminal, /dev/null for its standard descriptors, none of
+        our others but ``keep``, and ends with ``work``. The caller waits for the one report;
+        nothing comes back if ``work`` ends without one.
+        """
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self._detach(work, writer, keep)
+        os.close(writer)
+        try:
+            os.waitpid(child, 0)
+            return self._read_to_end(reader, MAX_ITEM_BYTES)
+        finally:
+            os.close(reader)
+
+    def _detach(
+        self, work: Callable[[Callable[[bytes], None]], object], writer: int, keep: Iterable[int]
+    ) -> NoReturn:
+        import signal
+
+        def report(message: bytes) -> None:
+            self._write_all(writer, message)
+            os.close(writer)
+
+        # Whatever happens, nothing of the caller's may run a second time in here.
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+                    signal.signal(number, signal.SIG_DFL)
+                os.umask(0o077)
+                self._close_all_but({writer, *keep})
+                work(report)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+
+    def _close_all_but(self, keep: set[int]) -> None:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        for name in os.listdir("/dev/fd"):
+            if int(name) > 2 and int(name) not in keep:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    continue  # the listing's own
+
+    # -- what a command leaves behind ----------------------------------------
+
+    def make_run_folder(self) -> str:
+        """Make the folder, 0700, of the files that go when this process, or its command, has
+        ended."""
+        mark = f"{self.process_id()}-{self.process_started(self.process_id())}"
+        problem = ""
+        for root in self._run_roots():
+            try:
+                path = os.path.join(self.private_folder(root), mark)
+                self.remove_run_folder(path)  # left by an earlier attempt of this process
+                os.mkdir(path, 0o700)
+                return path
+            except (AwsVaultError, OSError) as error:
+                problem = problem or str(error)
+        raise AwsVaultError(f"no folder for the command's files can be made: {printable(problem)}")
+
+    def _run_roots(self) -> Iterator[str]:
+        for folder in self._lock_folder_candidates():
+            home_has_it = os.path.basename(folder) == "locks"
+            yield os.path.join(os.path.dirname(folder) if home_has_it else folder, "run")
+
+    def remove_run_folder(self, path: str) -> None:
+        """Remove such a folder and its files; what is gone already is no error."""
+        try:
+            names = os.listdir(path)
+        except FileNotFoundError:
+            return
+        for name in names:
+            self.remove_files([os.path.join(path, name)])
+        self.remove_files([path])
+
+    def remove_files(self, paths: Iterable[str]) -> None:
+        """Remove files, and folders that are empty by then; what is gone already is no error."""
+        for path in paths:
+            try:
+                if os.path.isdir(path) and not os.path.islink(path):
+                    os.rmdir(path)
+                else:
+                    os.unlink(path)
+            except FileNotFoundError:
+                continue
+
+    def dead_run_folders(self) -> list[str]:
+        """Return the folders whose process has ended without their removal."""
+        found = []
+        for root in self._run_roots():
+            try:
+                self.check_private(root)
+                names = os.listdir(root)
+            except (AwsVaultError, OSError):
+                continue
+            for name in names:
+                pid, _, started = name.partition("-")
+                if pid.isdigit() and started and self.process_started(int(pid)) != started:
+                    found.append(os.path.join(root, name))
+        return found
 
     def library_environment(self) -> LibraryEnvironment:
         """Return a context in which libraries see no AWS configuration but what we pass to them."""
@@ -3464,7 +3656,7 @@ class ConfigFile:
         names = [
             name[8:] if name != "default" else name
             for name in self._spans
-            if self._is_profile(name)
+            if _is_profile_section(name)
         ]
         return [name for name in names if name != "default" or self.section("default")]
 
@@ -3481,10 +3673,6 @@ class ConfigFile:
                 lines += self._logical_lines(start, end)
             self._parsed[name] = _parse_lines(lines) if lines else {}
         return self._parsed[name]
-
-    @staticmethod
-    def _is_profile(name: str) -> bool:
-        return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
     def _logical_lines(self, start: int, end: int) -> list[str]:
         """Turn a section's lines into configparser's dialect: joined, and indented only where a
@@ -3517,6 +3705,10 @@ class ConfigFile:
             nesting = not value
             lines.append(f"{key} = {value}")
         return lines
+
+
+def _is_profile_section(name: str) -> bool:
+    return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
 
 def _section_name(header: str) -> str:
@@ -3605,17 +3797,30 @@ class Setting(Value):
     active_only: bool = False
     inherited: bool = False
     trusted: bool = False
+    flag: str = ""
+
+    def says_something(self, text: str) -> bool:
+        """Tell whether a text is a value: an empty one, or no time at all, is unset."""
+        return bool(text) and not (self.flag == DURATION_FLAG and is_zero_duration(text))
+
+
+DURATION_FLAG = "--duration"
 
 
 SETTINGS = {
     row.name: row
     for row in (
-        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True),
+        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True, flag="--region"),
         Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True),
         Setting("mfa_process", inherited=True, trusted=True),
-        Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True),
-        Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True),
-        Setting("chained_session_ttl", ("AWS_CHAINED_SESSION_TOKEN_TTL",), inherited=True),
+        Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True, flag=DURATION_FLAG),
+        Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True, flag=DURATION_FLAG),
+        Setting(
+            "chained_session_ttl",
+            ("AWS_CHAINED_SESSION_TOKEN_TTL",),
+            inherited=True,
+            flag=DURATION_FLAG,
+        ),
         Setting("endpoint_url", ("AWS_ENDPOINT_URL",), inherited=True, trusted=True),
         Setting("services", inherited=True, trusted=True),
         Setting(
@@ -3708,7 +3913,7 @@ class Lookup:
         self,
         config: ConfigFile,
         profile: str,
-        flags: Layer,
+        flags: Mapping[str, str],
         environ: Mapping[str, str],
         active: bool,
     ) -> None:
@@ -3758,7 +3963,7 @@ class Lookup:
         setting = SETTINGS[name]
         for layer in self.layers if file_only else self._all_layers(setting):
             text = layer.values.get(name, "")
-            if text and (setting.inherited or not layer.is_default):
+            if setting.says_something(text) and (setting.inherited or not layer.is_default):
                 where = f"{layer.where}, {name}" if layer.from_file else layer.where
                 if layer.from_file and setting.trusted and not self.config.safe:
                     raise ConfigError(
@@ -3769,7 +3974,7 @@ class Lookup:
         return "", ""
 
     def _all_layers(self, setting: Setting) -> Iterator[Layer]:
-        yield self.flags
+        yield Layer(setting.flag, self.flags)
         if self.active or not setting.active_only:
             for variable in setting.env:
                 yield Layer(variable, {setting.name: self.environ.get(variable, "")})
@@ -3788,20 +3993,16 @@ class Lookup:
         try:
             return parse(text)
         except ValueError as error:
-            raise ConfigError(f"{where}: {printable(text)!r} is {printable(error)}") from None
+            raise ConfigError(
+                f"{where}: {printable(text)!r} is {printable(error)}", getattr(error, "hint", "")
+            ) from None
 
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
-        """Return a duration; zero counts as unset."""
-        _text, where = self.find(name)
-        bare = (
-            name == "duration_seconds"
-            and where not in SETTINGS[name].env
-            and where != self.flags.where
-        )
-        length = self.parsed(
-            name, lambda text: parse_duration(text, bare_seconds=bare), datetime.timedelta()
-        )
-        return Duration(length, where) if length else Duration(default)
+        """Return a duration; a bare number is seconds only where the file says it."""
+        where = self.find(name)[1]
+        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
+        return Duration(length, where)
 
     def variant(self) -> tuple[tuple[str, str], ...]:
         """Return the settings that flags or variables made other than the file alone does."""
@@ -3937,13 +4138,13 @@ def load_profile(
 ) -> ProfileConfig:
     """Resolve a profile and its sources. ConfigError for a bad value, a circle, or a source that is
     nowhere."""
-    return _resolve_profile(config, name, Layer("a flag", flags), environ, stored, [])
+    return _resolve_profile(config, name, flags, environ, stored, [])
 
 
 def _resolve_profile(
     config: ConfigFile,
     name: str,
-    flags: Layer,
+    flags: Mapping[str, str],
     environ: Mapping[str, str],
     stored: Sequence[str],
     path: list[str],
@@ -4070,6 +4271,7 @@ class MfaCodes:
 # STS: the only place that imports botocore, which sees nothing but what is passed to it here.
 
 GLOBAL_REGION = "aws-global"
+GLOBAL_SIGNING_REGION = "us-east-1"
 SKEW_CODES = (
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
@@ -4220,7 +4422,9 @@ class Sts:
         }
         return session.create_client(
             "sts",
-            region_name=endpoint.region or GLOBAL_REGION,
+            # botocore knows the signing region of its own global endpoint, not of somebody's.
+            region_name=endpoint.region
+            or (GLOBAL_SIGNING_REGION if endpoint.url else GLOBAL_REGION),
             endpoint_url=endpoint.url or None,
             verify=endpoint.ca_bundle or None,
             aws_access_key_id=source.access_key_id,
@@ -4770,6 +4974,228 @@ def child_environment(
     return {**scrubbed(environ), "AWS_VAULT": profile, **credential_variables(credentials, region)}
 
 
+# What else is taken from the command in server and process modes.
+REMOVED_WITH_SERVER = ("AWS_CREDENTIAL_PROFILES_FILE", "BOTO_CONFIG", "AWS_EC2_METADATA_DISABLED")
+METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+CONTAINER_ENDPOINT = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+STATIC_KEYS = frozenset(
+    ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token")
+)
+# In the profile that SDKs use, each of these beats a credential server.
+OUTRANKING_KEYS = STATIC_KEYS | {
+    "aws_account_id",
+    "credential_process",
+    "credential_source",
+    "login_session",
+    "role_arn",
+    "source_profile",
+    "web_identity_token_file",
+    "web_identity_token_process",
+}
+
+
+def outranks(key: str) -> bool:
+    """Tell whether SDKs prefer a profile's key, in lower case, to any server."""
+    return key in OUTRANKING_KEYS or key.startswith("sso_")
+
+
+class ServerEnvironment(Value):
+    """A command's environment in the modes that put nothing secret into it.
+
+    ``files`` are to be removed when the command has ended, in this order; ``notes`` are for the
+    person.
+    """
+
+    environ: dict[str, str]
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def server_environment(
+    world: World,
+    config: ConfigFile,
+    environ: Mapping[str, str],
+    target: ProfileConfig,
+    served: Mapping[str, str],
+) -> ServerEnvironment:
+    """Make the environment of a command whose SDKs shall ask a server, and the files it names.
+
+    ``served`` are the variables that point to the server: the container endpoint's, instance
+    metadata's, or both.
+    """
+    private = private_files(world, config, environ, {"default": {}})
+    region = target.endpoint.region
+    variables = {
+        "AWS_VAULT": target.name,
+        **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
+        **({} if METADATA_ENDPOINT in served else {"AWS_EC2_METADATA_DISABLED": "true"}),
+        **without_proxy(environ, served.values()),
+        **served,
+    }
+    return private.replace(environ={**private.environ, **variables})
+
+
+def without_proxy(environ: Mapping[str, str], urls: Iterable[str]) -> dict[str, str]:
+    """Return NO_PROXY in both spellings, extended by the hosts of the URLs among some texts."""
+    from urllib.parse import urlsplit
+
+    hosts = {urlsplit(url).hostname or "" for url in urls if url.startswith("http://")}
+    extended = {}
+    for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
+        text = environ.get(name) or environ.get(other) or ""
+        present = [part.strip() for part in text.split(",") if part.strip()]
+        extended[name] = ",".join([*present, *sorted(hosts - {"", *present})])
+    return extended if hosts else {}
+
+
+def private_files(
+    world: World,
+    config: ConfigFile,
+    environ: Mapping[str, str],
+    profiles: Mapping[str, Mapping[str, str]],
+) -> ServerEnvironment:
+    """Write the private config file: the person's, with what is given to ``profiles``.
+
+    A credentials file that has one of these profiles too would win, so the command gets an empty
+    one instead.
+    """
+    folder = world.make_run_folder()
+    config_file, empty_file = (os.path.join(folder, name) for name in ("config", "credentials"))
+    text = private_config(config.text, profiles)
+    files = {config_file: text.encode("utf-8", "surrogateescape")}
+    variables, notes = {"AWS_CONFIG_FILE": config_file}, []
+    shared = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
+    path = world.expand(shared) if shared else os.path.join(world.home(), ".aws", "credentials")
+    clash = profile_in_credentials(world, path, profiles)
+    if clash:
+        files[empty_file] = b""
+        variables["AWS_SHARED_CREDENTIALS_FILE"] = empty_file
+        notes.append(
+            f"note: {printable(path)} has a section [{printable(clash)}], which would win: "
+            "the command does not see this file"
+        )
+    for name, data in files.items():
+        fd = world.create_file(name)
+        try:
+            world.write_file(fd, data)
+        finally:
+            os.close(fd)
+    dropped = (*REMOVED_WITH_SERVER, *(() if shared else ("AWS_SHARED_CREDENTIALS_FILE",)))
+    kept = {name: value for name, value in scrubbed(environ).items() if name not in dropped}
+    return ServerEnvironment({**kept, **variables}, (*files, folder), tuple(notes))
+
+
+def profile_in_credentials(world: World, path: str, profiles: Iterable[str]) -> str:
+    """Return which of some profiles the credentials file has; the first one if that can't be
+    told."""
+    try:
+        text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError:
+        return next(iter(profiles))
+    lines = [line for line in ini_lines(text) if line.lstrip()[:1] == "["]
+    headers = {name for line in lines for name in section_names(line)}
+    return next((profile for profile in profiles if profile in headers), "")
+
+
+def ini_lines(text: str) -> list[str]:
+    """Cut a file into lines as Python's configparser does, for which a lone CR ends one too."""
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def section_names(header: str) -> set[str]:
+    """Return every profile that some SDK may take a header for: quotes and blanks differ."""
+    inner = header.strip()[1:]
+    names = set()
+    for text in (inner.partition("]")[0], inner.rpartition("]")[0]):
+        words = text.translate({34: None, 39: None, 92: None}).split()
+        name = " ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words)
+        # botocore gives the keys of configparser's [DEFAULT] to every section.
+        names.add("default" if name.lower() == "default" else name)
+    return names
+
+
+class ConfigRewriter:
+    """Copies a config file's lines, less what would outrank what is given to some profiles.
+
+    SDKs read such files differently (is an indented line a key, a section, or the end of a
+    value?), so a line goes if any reading makes it one that must go.
+    """
+
+    def __init__(self, given: Mapping[str, Mapping[str, str]]) -> None:
+        self.given = given
+        self.kept: list[str] = []
+        self.sections: set[str] = set()
+        self.waiting: list[str] = []
+        self.placed: set[str] = set()
+        self.dropped_indent = -1
+
+    def copy(self, line: str) -> None:
+        """Take the next line."""
+        bare = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if not bare or bare[0] in "#;":
+            self.kept.append(line)
+        elif bare[0] == "[":
+            self._header(line, indent)
+        else:
+            self._place(line[:indent])
+            if not self._drops(bare, indent):
+                self.kept.append(line)
+
+    def finish(self) -> str:
+        """Return the new text, with sections for the profiles that had none."""
+        self._place("")
+        for name, settings in self.given.items():
+            if settings and name not in self.placed:
+                self.kept += ["", f"[{profile_section(name)}]", *_setting_lines(settings)]
+        return "\n".join(self.kept) + "\n"
+
+    def _header(self, line: str, indent: int) -> None:
+        self._place("")
+        names = section_names(line)
+        self.sections = names | (self.sections if indent else set())
+        mine = sorted(names & set(self.given))
+        self.placed.update(mine)
+        self.waiting = [text for name in mine for text in _setting_lines(self.given[name])]
+        self.dropped_indent = -1
+        self.kept.append(line)
+
+    def _place(self, indent: str) -> None:
+        # As far to the right as the section's own lines, which otherwise would continue ours.
+        self.kept += [indent + text for text in self.waiting]
+        self.waiting = []
+
+    def _drops(self, bare: str, indent: int) -> bool:
+        if 0 <= self.dropped_indent < indent:
+            return True  # the rest of a value that went
+        key = _split_line(bare)[0].lower()
+        drops = key in STATIC_KEYS or any(
+            outranks(key) or key in self.given[name] for name in self.sections & set(self.given)
+        )
+        self.dropped_indent = indent if drops else -1
+        return drops
+
+
+def _setting_lines(settings: Mapping[str, str]) -> list[str]:
+    return [f"{key} = {value}" for key, value in settings.items()]
+
+
+def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a config file's text without static keys, and with what is given to some profiles."""
+    rewriter = ConfigRewriter(given)
+    for line in ini_lines(text):
+        rewriter.copy(line)
+    return rewriter.finish()
+
+
+def sweep_leftovers(world: World) -> None:
+    """Remove the files of commands that were killed before anything could remove them."""
+    for folder in world.dead_run_folders():
+        world.remove_run_folder(folder)
+
+
 def default_shell(environ: Mapping[str, str]) -> str:
     """Return the shell that is started where no command is named."""
     return environ.get("SHELL") or "/bin/sh"
@@ -4938,7 +5364,9 @@ class App:
         try:
             return parse_duration(text) if text else datetime.timedelta(minutes=5)
         except ValueError as error:
-            raise UsageError(f"AWS_MIN_TTL: {printable(text)!r} is {error}") from None
+            raise UsageError(
+                f"AWS_MIN_TTL: {printable(text)!r} is {error}", getattr(error, "hint", "")
+            ) from None
 
     def refuse_nesting(self) -> None:
         """Refuse to hand out credentials inside a command that has some already."""
@@ -4998,7 +5426,7 @@ def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
     keys = _keys_from_environment(world) if env else _keys_from_person(world)
     mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
     app.vault.store_credentials(profile, keys)
-    world.out(f'Added credentials to profile "{printable(profile)}" in the vault\n')
+    world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
     removed = app.vault.delete_sessions(app.dependents(profile))
     if removed:
         world.out(f"Deleted {removed} existing sessions\n")
@@ -5441,15 +5869,18 @@ def _flag_with_value(token: str, rest: list[str], options: Iterable[Option]) -> 
     return [token]
 
 
+def help_hint(command: Command | None) -> str:
+    """Return the command line that shows the help in question."""
+    return f"awsvault help {command.name}" if command else "awsvault help"
+
+
 def make_parser(command: Command | None) -> argparse.ArgumentParser:
     """Build the parser of one subcommand's flags and the global ones."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UsageError(
-                printable(message), f"awsvault help{f' {command.name}' if command else ''}"
-            )
+            raise UsageError(printable(message.removeprefix("argument ")), help_hint(command))
 
     words = " ".join(_shown_word(word) for word in command.words) if command else "COMMAND ..."
     parser = Parser(
@@ -5484,7 +5915,6 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             *option.names,
             dest=option.dest,
-            choices=option.choices or None,
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
             metavar=option.dest.rpartition("_")[2].upper(),
         )
@@ -5517,15 +5947,17 @@ def option_values(
         value, where = parsed.get(option.dest), option.names[0]
         if value is None and option.env and environ.get(option.env):
             value, where = environ[option.env], option.env
-            if option.choices and value not in option.choices:
-                raise UsageError(
-                    f"{where}: {printable(value)!r} is none of {', '.join(option.choices)}"
-                )
+        if option.choices and value and value not in option.choices:
+            raise UsageError(
+                f"{where}: {printable(value)!r} is none of {', '.join(option.choices)}"
+            )
         if option.check and value:
             try:
                 option.check(value)
             except ValueError as error:
-                raise UsageError(f"{where}: {printable(value)!r} is {error}") from None
+                raise UsageError(
+                    f"{where}: {printable(value)!r} is {error}", getattr(error, "hint", "")
+                ) from None
         values[option.dest] = option.default if value is None or value == "" else value
     return values
 
@@ -5621,8 +6053,10 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.help or (line.command is None and not line.flags):
         world.out(help_text(line.command))
         return 0
-    parsed = vars(make_parser(line.command).parse_args(line.flags))
-    values = option_values(options, parsed, world.environ)
+    parsed, unknown = make_parser(line.command).parse_known_args(line.flags)
+    if unknown:
+        raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(line.command))
+    values = option_values(options, vars(parsed), world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
         world.environ, "AWS_VAULT_NO_INPUT"
