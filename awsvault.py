@@ -1622,17 +1622,6 @@ class World:
         except (AttributeError, OSError):
             return self.watch_process(pid)
 
-    def wait_for_process(self, pid: int, started: str) -> None:
-        """Wait until the process that had this id at that start time has ended."""
-        import select
-
-        fd = self.ending_descriptor(pid)
-        while self.process_started(pid) == started:
-            # Without a descriptor (an old kernel) there is only asking again.
-            select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
-        if fd >= 0:
-            os.close(fd)
-
     def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
     ) -> bytes:
@@ -6402,6 +6391,48 @@ def serve(world: World) -> None:
     CredentialServer(world, state, listener, peers).run(watched, 5 if state.has_board else -1)
 
 
+# -- credentials for one command, without a port -----------------------------------------
+
+
+def keep_for_command(
+    world: World,
+    process: tuple[int, str],
+    folder: str,
+    documents: Mapping[str, Secret],
+    report: Callable[[bytes], None],
+) -> None:
+    """Remove a command's files when it has ended; until then hand out its first credentials.
+
+    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
+    of its own, and reports when it is there.
+    """
+    import select
+
+    world.harden()
+    with world.listen_privately(folder) as listener:
+        report(b"ready")
+        pid, started = process
+        fd = world.ending_descriptor(pid)
+        while world.process_started(pid) == started:
+            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
+            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
+            if listener.fileno() in ready:
+                hand_over(world, listener, documents)
+        world.remove_run_folder(folder)
+
+
+def hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
+    """Answer one client of this user's that names a profile on one line."""
+    try:
+        with listener.accept()[0] as connection:
+            connection.settimeout(SOCKET_SECONDS)
+            if world.peer_is_ours(connection):
+                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
+    except OSError:
+        return  # a client that went away, or never asked
+
+
 # ======================================================================
 # Child
 # ======================================================================
@@ -6501,7 +6532,9 @@ def server_environment(
     folder = world.make_run_folder()
     try:
         private = private_files(world, config, environ, {"default": {}}, folder)
-        return proved(world, private.replace(environ={**private.environ, **variables}), served)
+        return check_environment(
+            world, private.replace(environ={**private.environ, **variables}), served
+        )
     except BaseException:
         world.remove_run_folder(folder)
         raise
@@ -6676,7 +6709,7 @@ def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
 BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
 
 
-def proved(
+def check_environment(
     world: World, child: ServerEnvironment, served: Mapping[str, str], process: str = ""
 ) -> ServerEnvironment:
     """Return the environment if SDKs that start in it end at us; else AwsVaultError says why.
@@ -6809,7 +6842,7 @@ def process_environment(
         child = private.replace(
             environ={**private.environ, **variables}, files=(settings_file, *private.files)
         )
-        return proved(world, child, {}, given["default"]["credential_process"])
+        return check_environment(world, child, {}, given["default"]["credential_process"])
     except BaseException:
         world.remove_run_folder(folder)
         raise
@@ -6860,45 +6893,6 @@ def recall(world: World, path: str) -> list[str]:
         if isinstance(value, str):
             world.environ[name] = value
     return flags
-
-
-def keep_for_command(
-    world: World,
-    process: tuple[int, str],
-    folder: str,
-    documents: Mapping[str, Secret],
-    report: Callable[[bytes], None],
-) -> None:
-    """Remove a command's files when it has ended; until then hand out its first credentials.
-
-    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
-    of its own, and reports when it is there.
-    """
-    import select
-
-    world.harden()
-    with world.listen_privately(folder) as listener:
-        report(b"ready")
-        pid, started = process
-        fd = world.ending_descriptor(pid)
-        while world.process_started(pid) == started:
-            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
-            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
-            if listener.fileno() in ready:
-                _hand_over(world, listener, documents)
-    world.remove_run_folder(folder)
-
-
-def _hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        connection.settimeout(SOCKET_SECONDS)
-        try:
-            if world.peer_is_ours(connection):
-                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
-                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
-        except OSError:
-            return  # a client that went away, or never asked
 
 
 def default_shell(environ: Mapping[str, str]) -> str:

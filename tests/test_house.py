@@ -47,6 +47,7 @@ REVEALERS = {
     "credential_variables": "the command's environment",
     "derive_kek": "the passphrase is stretched",
     "export_json": "credential_process",
+    "hand_over": "an SDK's own process inside the command",
     "remove_command": "a yes or no is no secret",
     "wrap_item": "the keystore's JSON is written",
 }
