@@ -1776,6 +1776,13 @@ class World:
             signal.signal(number, end)
         os.waitpid(pid, 0)
 
+    def interrupt_on_signals(self) -> None:
+        """Let SIGTERM and SIGHUP end this process as Ctrl-C does: what is open is closed."""
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
+
     def signal_process(self, pid: int, number: int) -> None:
         """Send a signal; a process that has ended is no error (AwsVaultError if it is not ours)."""
         try:
@@ -6541,15 +6548,17 @@ MACHINE_FILES = (
     ("/sys/class/dmi/id/board_asset_tag", "i-"),
     ("/sys/hypervisor/uuid", "ec2"),
 )
-# What adds the address to the loopback device, and what removes it: only this host has it then.
-ALIAS_TOOLS = {
+# Root's tools are not looked for on anybody's PATH.
+ADDRESS_TOOLS = ("/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip", "/sbin/ifconfig")
+# How they add the address to the loopback device, and remove it: only this host has it then.
+ALIAS_WORDS = {
     "linux": (
-        ["ip", "addr", "add", f"{LINK_LOCAL}/32", "dev", "lo"],
-        ["ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "lo"],
+        ["addr", "add", f"{LINK_LOCAL}/32", "dev", "lo"],
+        ["addr", "del", f"{LINK_LOCAL}/32", "dev", "lo"],
     ),
     "darwin": (
-        ["/sbin/ifconfig", "lo0", "alias", LINK_LOCAL, "netmask", "255.255.255.255"],
-        ["/sbin/ifconfig", "lo0", "-alias", LINK_LOCAL],
+        ["lo0", "alias", LINK_LOCAL, "netmask", "255.255.255.255"],
+        ["lo0", "-alias", LINK_LOCAL],
     ),
 }
 
@@ -6683,8 +6692,10 @@ class Relay:
         import socket
 
         try:
-            with connection, socket.create_connection((LOOPBACK, port), SOCKET_SECONDS) as server:
-                connection.settimeout(SOCKET_SECONDS)
+            with connection, socket.socket() as server:
+                for end in (connection, server):
+                    end.settimeout(SOCKET_SECONDS)
+                server.connect((LOOPBACK, port))
                 ends = {connection.fileno(): (connection, server)}
                 ends[server.fileno()] = (server, connection)
                 while ready := self.world.wait_readable(ends, RELAY_SECONDS):
@@ -6723,6 +6734,9 @@ class LinkLocalProxy:
             )
         refuse_real_metadata(self.world)
         try:
+            # Before there is anything to sweep, so that whatever ends this process, it is swept.
+            self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
+            self._write_state(self.world.process_id(), alias=True)
             self.alias = add_alias(self.world)
             self.listener = self._listen()
             self.control = self._listen_for_control()
@@ -6753,7 +6767,6 @@ class LinkLocalProxy:
     def _listen_for_control(self) -> socket.socket:
         import socket
 
-        self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
         self.world.remove_leftovers([LINK_LOCAL_CONTROL])
         control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         control.bind(LINK_LOCAL_CONTROL)
@@ -6763,31 +6776,46 @@ class LinkLocalProxy:
 
     def serve(self, until: Life | None, report: Callable[[bytes], None]) -> None:
         """Start the process that serves, wait for its end, and leave nothing behind."""
+        reader, writer = os.pipe()
+        sockets = [sock for sock in (self.listener, self.control) if sock]
         try:
-            server = self.world.fork_child(lambda: self._serve_as_user(until), self.descriptors())
-            for sock in (self.listener, self.control):
-                if sock:
-                    sock.close()
-            root = life_of(self.world, self.world.process_id())
-            state = ProxyState(self.uid, root, life_of(self.world, server), self.alias)
-            self.world.write_new(LINK_LOCAL_STATE, state.to_json(), mode=0o644)
+            server = self.world.fork_child(
+                lambda: self._serve_as_user(until, writer),
+                [writer, *(sock.fileno() for sock in sockets)],
+            )
+            os.close(writer)
+            for sock in sockets:
+                sock.close()
+            if not self.world.read_descriptor(reader, 16):
+                raise AwsVaultError("the proxy's server ended at once")
+            self._write_state(server, alias=self.alias)
             report(b"ready")
             self.world.wait_for_child(server)
         finally:
             self.close()
 
-    def _serve_as_user(self, until: Life | None) -> None:
+    def _write_state(self, server: int, *, alias: bool) -> None:
+        root = life_of(self.world, self.world.process_id())
+        state = ProxyState(self.uid, root, life_of(self.world, server), alias)
+        self.world.remove_leftovers([f"{LINK_LOCAL_STATE}.new"])
+        self.world.write_new(f"{LINK_LOCAL_STATE}.new", state.to_json(), mode=0o644)
+        self.world.rename(f"{LINK_LOCAL_STATE}.new", LINK_LOCAL_STATE)
+
+    def _serve_as_user(self, until: Life | None, ready: int) -> None:
+        # Loaded as long as it can be: the user may not be able to read root's Python.
+        import ctypes  # noqa: F401
+        import struct  # noqa: F401
+        import threading  # noqa: F401
+
         self.world.become_user(self.uid, self.gid)
         self.world.harden(die_with_parent=True)
         peers = None
         if not self.any_user:
             peers = PeerCheck(self.world, LINK_LOCAL_PORT, address=LINK_LOCAL)
+        os.write(ready, b"ready")
+        os.close(ready)
         if self.listener and self.control:
             Relay(self.world, self.listener, self.control, peers).run(until)
-
-    def descriptors(self) -> list[int]:
-        """Return what a forked process needs of this one."""
-        return [sock.fileno() for sock in (self.listener, self.control) if sock]
 
     def close(self) -> None:
         """Take away what was added."""
@@ -6814,17 +6842,26 @@ def refuse_real_metadata(world: World) -> None:
         raise AwsVaultError(f"something answers at {LINK_LOCAL} already", hint)
 
 
+def address_tool() -> str:
+    """Return the path of the program that changes a device's addresses (ToolError)."""
+    for path in ADDRESS_TOOLS:
+        if os.access(path, os.X_OK) and path.endswith("ip") == (sys.platform == "linux"):
+            return path
+    raise ToolError("no program ip to add an address with", "install iproute2")
+
+
 def add_alias(world: World) -> bool:
     """Put the address on the loopback device; False if it was there before, left by somebody else."""
     if sys.platform == "linux":
-        shown = world.run(["ip", "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"]).output.reveal()
-        devices = {line.split()[1] for line in shown.splitlines() if len(line.split()) > 1}
+        shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
+        lines = shown.output.reveal().splitlines()
+        devices = {line.split()[1] for line in lines if len(line.split()) > 1}
         if devices - {"lo"}:
             raise AwsVaultError(f"{LINK_LOCAL} is an address of {printable(devices.pop())}")
         if devices:
             world.say(f"note: {LINK_LOCAL} was on the loopback device before; it is left there")
             return False
-    result = world.run(ALIAS_TOOLS[sys.platform][0])
+    result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][0]])
     if result.status != 0:
         raise AwsVaultError(f"can't add {LINK_LOCAL}: {printable(result.errors.strip())}")
     return True
@@ -6833,7 +6870,7 @@ def add_alias(world: World) -> bool:
 def remove_alias(world: World) -> None:
     """Take the address off the loopback device; what fails is said, because only a person can help."""
     try:
-        result = world.run(ALIAS_TOOLS[sys.platform][1])
+        result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
         problem = result.errors.strip() if result.status else ""
     except ToolError as error:
         problem = error.message
@@ -8056,7 +8093,7 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
             "leave one of them away",
         ),
         (
-            flags["link_local"] and sys.platform not in ALIAS_TOOLS,
+            flags["link_local"] and sys.platform not in ALIAS_WORDS,
             "--link-local: not on this system",
             "use --ec2-server alone",
         ),
@@ -8148,7 +8185,7 @@ def proxy_command(app: App, *, stop: bool, until: str, imds_any_user: bool) -> i
         ended = stop_proxy(world)
         world.out("The link-local proxy is stopped.\n" if ended else "No proxy is running.\n")
         return 0
-    if sys.platform not in ALIAS_TOOLS:
+    if sys.platform not in ALIAS_WORDS:
         raise UsageError("proxy: not on this system")
     if world.uid() != 0:
         raise AwsVaultError("proxy needs root, to add an address", "sudo awsvault proxy")
@@ -8159,17 +8196,31 @@ def proxy_command(app: App, *, stop: bool, until: str, imds_any_user: bool) -> i
         )
     uid, gid = (sudo_id(world, name) for name in ("SUDO_UID", "SUDO_GID"))
     proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
-    proxy.open()
+    said = f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
     if not until:
-        world.say(f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it")
-        proxy.serve(None, lambda _ready: None)
+        run_proxy(proxy, None, lambda _ready: world.say(said))
         return 0
-    if not world.fork_detached(
-        lambda report: proxy.serve(Life.parse(until), report), keep=proxy.descriptors()
-    ):
-        proxy.close()
-        raise AwsVaultError("the link-local proxy ended at once")
+    answer = world.fork_detached(
+        lambda report: report_failure(report, lambda: run_proxy(proxy, Life.parse(until), report))
+    )
+    if answer != b"ready":
+        raise AwsVaultError(answer.decode() or "the link-local proxy ended at once")
     return 0
+
+
+def run_proxy(proxy: LinkLocalProxy, until: Life | None, report: Callable[[bytes], None]) -> None:
+    """Serve until the end, and take everything away then, whatever signal ends it."""
+    proxy.world.interrupt_on_signals()
+    proxy.open()
+    proxy.serve(until, report)
+
+
+def report_failure(report: Callable[[bytes], None], work: Callable[[], None]) -> None:
+    """Do something in a detached process, whose errors nobody else can show."""
+    try:
+        work()
+    except AwsVaultError as error:
+        report(error.message.encode("utf-8", "surrogateescape"))
 
 
 def sudo_id(world: World, name: str) -> int:
