@@ -1207,7 +1207,12 @@ class World:
         flags = ["-S"] if bare else []
         if self.bundle is not None:
             return [sys.executable, "-I", *flags, os.path.abspath(self.bundle.path)]
-        return [sys.executable, *flags, os.path.abspath(__file__)]
+        path = os.path.abspath(__file__)
+        if bare:
+            # As a module its compiled form is kept; as a program it would be compiled each time.
+            folder, name = os.path.dirname(path), os.path.basename(path)[: -len(".py")]
+            return [sys.executable, *flags, "-c", RUN_AS_MODULE, folder, name]
+        return [sys.executable, path]
 
     def spawn_detached(
         self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int]
@@ -1406,6 +1411,10 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
+RUN_AS_MODULE = (
+    "import sys; folder, name = sys.argv[1:3]; del sys.argv[1:3]; sys.path.insert(0, folder); "
+    "sys.exit(__import__(name).main())"
+)
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 
@@ -3995,7 +4004,7 @@ class CredentialServer:
         """Wait for the next thing to do, and do it."""
         clock = self.world.monotonic()
         if clock >= self.wake:
-            self._keep_house(clock, polling)
+            self.keep_house(clock, polling)
         for fd, _ in self.poll.poll(max(0.0, (self.wake - clock) * 1000)):
             # An earlier one of the same round may have closed it.
             handler = self.handlers.get(fd)
@@ -4021,7 +4030,7 @@ class CredentialServer:
 
     # -- time ---------------------------------------------------------------
 
-    def _keep_house(self, clock: float, polling: bool) -> None:
+    def keep_house(self, clock: float, polling: bool) -> None:
         """Do what is due by the clock, and find out when the next thing will be."""
         if polling and self.world.process_stat(self.state.pid)[1] != self.state.started:
             self.ended = True
