@@ -3469,6 +3469,7 @@ MAX_STATE_BYTES = 64 * 1024
 HEAD_SECONDS = 5.0
 IDLE_SECONDS = 120.0
 DRAIN_SECONDS = 1.0
+MAX_DRAIN_BYTES = 1024 * 1024
 LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
 CHILD_SECONDS = 240.0  # a lock, a prompt and AWS
 RENEW_SPACING = 60.0
@@ -3921,7 +3922,9 @@ class Holding:
 class Connection:
     """One client's connection: what it has sent so far, until when it may take, and what it waits for."""
 
-    __slots__ = ("checked", "data", "deadline", "draining", "keep", "parked", "peer", "sock")
+    __slots__ = (
+        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "sock",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: tuple[str, int], deadline: float) -> None:
         self.sock = sock
@@ -3930,6 +3933,7 @@ class Connection:
         self.data = b""
         self.checked = False
         self.draining = False
+        self.drained = 0
         self.keep = True
         self.parked: tuple[Holding, bool] | None = None
 
@@ -4099,7 +4103,8 @@ class CredentialServer:
             return
         except OSError:
             data = b""
-        if not data:
+        connection.drained += len(data) if connection.draining else 0
+        if not data or connection.drained > MAX_DRAIN_BYTES:
             self._close(connection)
         elif not connection.draining:
             if not connection.data:
@@ -4441,10 +4446,10 @@ class CredentialServer:
 
 def check_beginning(data: bytes) -> None:
     """Refuse what can't become a request any more, before more of it comes."""
-    if len(data) > MAX_HEAD_BYTES:
-        raise Refusal(431, "the headers are too long", final=True)
     if b"\n" not in data and len(data) > MAX_TARGET_BYTES + 64:
         raise Refusal(414, "the path is too long", final=True)
+    if len(data) > MAX_HEAD_BYTES:
+        raise Refusal(431, "the headers are too long", final=True)
     if data.count(b"\n") != data.count(b"\r\n"):
         raise Refusal(400, "malformed request", final=True)
 
