@@ -1,0 +1,319 @@
+"""The rules of the house (the order of the rooms, the doors, the start-up), executed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).resolve().parent.parent / "awsvault.py"
+SOURCE = PATH.read_text(encoding="utf-8")
+TREE = ast.parse(SOURCE)
+BANNER = re.compile(r"^# =+\n# (.+)\n# =+\n((?:# .*\n)*)", re.MULTILINE)
+
+# What only World, and what it is made of, may touch.
+WORLD_MODULES = {
+    "subprocess", "socket", "fcntl", "termios", "resource", "pty", "tty", "shutil", "tempfile", "select", "signal",
+    "time", "mmap", "ctypes", "asyncio", "multiprocessing", "threading", "getpass", "pathlib",
+}  # fmt: skip
+WORLD_OS = {
+    "open", "write", "read", "pread", "pwrite", "fork", "execv", "execve", "execvp", "execvpe", "execl", "execle", "system", "popen",
+    "kill", "killpg", "unlink", "remove", "rename", "replace", "mkdir", "makedirs", "rmdir", "chmod", "chown", "link",
+    "symlink", "truncate", "ftruncate", "fsync", "urandom", "isatty", "ttyname", "environb", "putenv", "scandir", "listdir",
+    "posix_spawn", "dup", "dup2", "pipe", "umask", "setuid", "setsid", "utime",
+}  # fmt: skip
+FORBIDDEN_AT_START = {
+    "botocore", "cryptography", "urllib3", "http.server", "ssl", "urllib.request", "dataclasses", "inspect", "logging",
+    "pathlib", "tempfile", "secrets", "uuid", "shutil", "subprocess", "ctypes", "typing", "argparse", "json", "configparser",
+}  # fmt: skip
+# Where a secret becomes text. Each name is a function or method; adding one is a decision.
+REVEALERS = {
+    "MfaCodes.code": "a code is checked for six digits",
+    "Sts._client": "botocore signs with it",
+    "Vault.credentials": "the item's JSON is parsed",
+    "Vault._read_session": "the item's JSON is parsed",
+    "Vault.store_credentials": "the item's JSON is written",
+    "Vault.store_session": "the item's JSON is written",
+    "World._started_by_ps": "a time is no secret",
+    "World.run": "standard input of a program",
+    "_keys_from_person": "a key id is no secret",
+    "_mfa_params": "the code is sent to AWS",
+    "_mfa_serial_from_person": "an ARN is no secret",
+    "credential_variables": "the command's environment",
+    "derive_kek": "the passphrase is stretched",
+    "export_json": "credential_process",
+    "hand_over": "an SDK's own process inside the command",
+    "remove_command": "a yes or no is no secret",
+    "wrap_item": "the keystore's JSON is written",
+}
+
+
+def rooms():
+    """(title, rule below the banner, first line, last line) of every room."""
+    found = [
+        (m[1], m[2], SOURCE.count("\n", 0, m.start()) + 1, m.end()) for m in BANNER.finditer(SOURCE)
+    ]
+    ends = [start - 1 for _, _, start, _ in found[1:]] + [SOURCE.count("\n")]
+    return [(title, rule, start, end) for (title, rule, start, _), end in zip(found, ends)]
+
+
+ROOMS = rooms()
+
+
+def room_of(line):
+    return next((i for i, (_, _, start, end) in enumerate(ROOMS) if start <= line <= end), -1)
+
+
+def functions(node=TREE, prefix=""):
+    """(qualified name, node) of every function and method; a nested function belongs to its outer one."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield f"{prefix}{child.name}", child
+        elif isinstance(child, (ast.ClassDef, ast.If, ast.Try, ast.With)):
+            inner = f"{prefix}{child.name}." if isinstance(child, ast.ClassDef) else prefix
+            yield from functions(child, inner)
+
+
+def without_annotations():
+    """The module's tree without annotations and without what only the type checker reads."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_arg(self, node):
+            node.annotation = None
+            return node
+
+        def visit_FunctionDef(self, node):
+            self.generic_visit(node)
+            node.returns = None
+            return node
+
+        def visit_AnnAssign(self, node):
+            self.generic_visit(node)
+            node.annotation = ast.copy_location(ast.Constant(None), node)
+            return node
+
+        def visit_If(self, node):
+            if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                return [self.visit(other) for other in node.orelse]
+            return self.generic_visit(node)
+
+    return Strip().visit(ast.parse(SOURCE))
+
+
+def top_level():
+    """Name -> line of everything the module defines at its top."""
+    defined = {}
+    for node in TREE.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            defined.setdefault(node.name, node.lineno)
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            if isinstance(target, ast.Name):
+                defined.setdefault(target.id, node.lineno)
+    return defined
+
+
+def test_the_docstring_lists_the_rooms_as_the_banners_name_them():
+    listed = re.findall(r"^    ([A-Z][A-Za-z ]*?)  +\S", ast.get_docstring(TREE, clean=False), re.M)
+    assert listed == [title for title, _, _, _ in ROOMS]
+
+
+@pytest.mark.parametrize(("title", "rule"), [(title, rule) for title, rule, _, _ in ROOMS])
+def test_every_room_says_its_rule(title, rule):
+    assert len(rule) > 20, f"{title} needs a comment under its banner"
+
+
+def test_no_room_uses_a_name_of_a_room_below():
+    defined = top_level()
+    upward = {
+        f"line {node.lineno}: {node.id} of {ROOMS[room_of(defined[node.id])][0]}"
+        for node in ast.walk(without_annotations())
+        if isinstance(node, ast.Name)
+        and isinstance(node.ctx, ast.Load)
+        and node.id in defined
+        and room_of(defined[node.id]) > room_of(node.lineno) >= 0
+    }
+    assert not upward
+
+
+def doors_outside_world():
+    world = next(i for i, room in enumerate(ROOMS) if room[0] == "World")
+    servers = next((i for i, room in enumerate(ROOMS) if room[0] == "Servers"), -1)
+    for node in ast.walk(TREE):
+        here = room_of(getattr(node, "lineno", 0))
+        if here in (world, servers) or here < 0:  # servers own their sockets and processes
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = (
+                [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
+            yield from (
+                f"line {node.lineno}: import {name}" for name in names if name in WORLD_MODULES
+            )
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("open", "input", "print") or called in {
+                f"os.{name}" for name in WORLD_OS
+            }:
+                yield f"line {node.lineno}: {called}()"
+            if re.fullmatch(r"(datetime\.)*(datetime|date)\.(now|utcnow|today)", called):
+                yield f"line {node.lineno}: {called}()"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in (
+            "sys.stdin",
+            "sys.stdout",
+            "sys.stderr",
+        ):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_only_world_touches_processes_files_clock_and_terminal():
+    assert not list(doors_outside_world())
+
+
+def test_the_environment_is_read_in_world_only():
+    world = next(room for room in ROOMS if room[0] == "World")
+    aws = next(room for room in ROOMS if room[0] == "AWS")
+    reads = [
+        node.lineno
+        for node in ast.walk(TREE)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "os.environ"
+    ]
+    # In the AWS room inside World's LibraryEnvironment: the one setting that botocore takes no other way.
+    outside = [line for line in reads if not world[2] <= line <= world[3]]
+    assert all(aws[2] <= line <= aws[3] for line in outside)
+    assert len(outside) <= 1
+
+
+def test_secrets_become_text_only_in_the_listed_functions():
+    revealing = {
+        name
+        for name, node in functions()
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute) and inner.attr in ("reveal", "reveal_bytes")
+    }
+    assert revealing == set(REVEALERS)
+
+
+def test_botocore_is_imported_in_the_aws_room_only():
+    aws = next(i for i, room in enumerate(ROOMS) if room[0] == "AWS")
+    elsewhere = [
+        node.lineno
+        for node in ast.walk(TREE)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        and "botocore" in ast.unparse(node)
+        and room_of(node.lineno) != aws
+    ]
+    assert not elsewhere
+
+
+def inherited_docstrings():
+    """Qualified names of methods that a base class of the module documents."""
+    classes = {node.name: node for node in ast.walk(TREE) if isinstance(node, ast.ClassDef)}
+
+    def documented(name):
+        node = classes.get(name)
+        if node is None:
+            return set()
+        own = {f.name for f in node.body if isinstance(f, ast.FunctionDef) and ast.get_docstring(f)}
+        return own.union(*(documented(ast.unparse(base)) for base in node.bases), set())
+
+    for name, node in classes.items():
+        for base in node.bases:
+            for method in documented(ast.unparse(base)):
+                yield f"{name}.{method}"
+
+
+def test_every_public_class_and_function_says_what_a_caller_needs():
+    inherited = set(inherited_docstrings())
+    protocol = {"Bundle"}  # its class says it
+    bare = [
+        name
+        for name, node in functions()
+        if not name.rpartition(".")[2].startswith("_")
+        and not name.startswith("_")
+        and name.partition(".")[0] not in protocol
+        and name not in ("dataclass_transform",)
+        and not ast.get_docstring(node)
+        and name not in inherited
+    ]
+    bare += [
+        node.name
+        for node in TREE.body
+        if isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert not bare
+
+
+def body_lines(node):
+    """Lines of a function's body less its docstring; a nested function counts with its outer one."""
+    first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+    return node.end_lineno - first.lineno + 1
+
+
+def test_functions_are_short():
+    lengths = {name: body_lines(node) for name, node in functions()}
+    long = {name: lines for name, lines in lengths.items() if lines > 60}
+    assert not long
+    assert sum(lines > 40 for lines in lengths.values()) <= len(lengths) // 50
+    assert statistics.median(lengths.values()) <= 10
+
+
+def test_the_module_stays_readable_in_size():
+    code = [
+        line for line in SOURCE.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
+    assert len(code) < 9000
+
+
+def test_no_static_methods_no_vague_names_no_leftovers():
+    assert "@staticmethod" not in SOURCE
+    vague = [
+        node.name
+        for node in ast.walk(TREE)
+        if isinstance(node, ast.ClassDef) and re.search(r"Manager|Helper|Util", node.name)
+    ]
+    assert not vague
+    assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", SOURCE)
+
+
+def test_importing_it_loads_nothing_slow():
+    code = "import sys; before = set(sys.modules); import awsvault; print(*(set(sys.modules) - before))"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(PATH.parent)!r}); {code}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "awsvault" in loaded
+    assert not loaded & FORBIDDEN_AT_START
+
+
+def test_messages_are_lower_case_without_a_full_stop():
+    """First text of every error that is raised: no capital of a sentence, no full stop at the end."""
+    errors = re.compile(r"(Error|NeedsPerson|ItemNotFound|DamagedItem)$")
+    wrong = []
+    for node in ast.walk(TREE):
+        if not (isinstance(node, ast.Call) and errors.search(ast.unparse(node.func)) and node.args):
+            continue
+        first = node.args[0]
+        parts = first.values if isinstance(first, ast.JoinedStr) else [first]
+        texts = [part.value for part in (parts[0], parts[-1]) if isinstance(part, ast.Constant)]
+        for text in texts:
+            if isinstance(text, str) and (text.endswith(".") or re.match(r"[A-Z][a-z]+ ", text)):
+                wrong.append(f"line {node.lineno}: {text}")
+    assert not wrong
