@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         def manifest(self) -> dict[str, str]: ...
         def cleanup(self) -> None: ...
         def verify(self) -> list[str]: ...
+        def sha256(self) -> str: ...
 
     V = TypeVar("V", bound="Value")
 else:
@@ -1096,17 +1097,21 @@ class World:
 
     # -- tools --------------------------------------------------------------
 
-    def load_libraries(self) -> None:
-        """Make cryptography and botocore importable (the packed program unpacks them at first
-        use)."""
-        if self.bundle is not None:
-            try:
+    def load_library(self, name: str) -> None:
+        """Make cryptography or botocore importable (the packed program unpacks them at first use).
+
+        AwsVaultError where there is none for this machine and Python.
+        """
+        try:
+            if self.bundle is not None:
                 self.bundle.load_libraries()
-            except ImportError as error:
-                raise AwsVaultError(
-                    printable(error),
-                    "install cryptography and botocore for this Python, or use a native keystore",
-                ) from None
+            __import__(name)
+        except ImportError as error:
+            raise AwsVaultError(
+                f"{name} is missing: {printable(error)}",
+                f"install {name} for this Python"
+                + (", or use another keystore" if name == "cryptography" else ""),
+            ) from None
 
     def run(
         self,
@@ -1848,6 +1853,14 @@ def derive_kek(passphrase: Secret, salt: bytes, iterations: int) -> bytes:
     return PBKDF2HMAC(SHA256(), 16, full_salt, iterations).derive(passphrase.reveal_bytes())
 
 
+def openssl_version(world: World) -> str:
+    """Return the version of the OpenSSL inside cryptography."""
+    world.load_library("cryptography")
+    from cryptography.hazmat.backends.openssl import backend
+
+    return backend.openssl_version_text()
+
+
 PASSPHRASE_HINT = (
     "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
     "or run in a terminal"
@@ -1956,7 +1969,7 @@ class FileKeystore(Keystore):
         text = wrap_item(item).encode("utf-8", "surrogateescape")
         if len(text) > MAX_ITEM_BYTES // 2:
             raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
         self.world.private_folder(self.folder)
@@ -2001,7 +2014,7 @@ class FileKeystore(Keystore):
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         return self._derive(self.passphrase.get(self.folder, new=False), jwe.salt, jwe.iterations)
 
     def _derive(self, passphrase: Secret, salt: bytes, iterations: int) -> bytes:
@@ -4477,7 +4490,7 @@ class Sts:
         A request that is refused because this machine's clock is wrong is made once more with AWS's
         time.
         """
-        self.world.load_libraries()
+        self.world.load_library("botocore")
         _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
@@ -6256,12 +6269,14 @@ def version_command(app: App, *, json: bool, verify: bool) -> int:
         findings = world.bundle.verify()
         for finding in findings:
             world.say(f"error: {printable(finding)}")
+        if not findings:
+            world.out(f"{world.bundle.sha256()}  {printable(world.bundle.path)}\n")
+            world.out("intact, not authentic: compare the sum with the published one\n")
         return 1 if findings else 0
     if json:
+        own = {"awsvault": __version__, "python": sys.version.split()[0]}
         parts = world.bundle.manifest() if world.bundle else {}
-        world.out(
-            go_json({"awsvault": __version__, "python": sys.version.split()[0], **parts}) + "\n"
-        )
+        world.out(go_json({**own, "openssl": openssl_version(world), **parts}) + "\n")
     else:
         world.out(f"{__version__}\n")
     return 0
