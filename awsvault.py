@@ -2075,7 +2075,7 @@ def _joined_lines(
 
 
 def _raw_value(value: str, rest: Callable[[], str | None]) -> str:
-    """Return a value; one that begins with a back-quote or three quotes goes on until they come again."""
+    """Return a value; one in back-quotes or three quotes goes on until they come again."""
     mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
     while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
         following = rest()
