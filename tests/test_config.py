@@ -521,7 +521,8 @@ def test_a_source_may_be_stored_only():
         ("endpoint_url", "https://x:99999", "URL"),
         ("endpoint_url", "http://sts.example.test", "plain http"),
         ("endpoint_url", "http://127.0.0.1.example.test", "plain http"),
-        ("endpoint_url", "http://localhost@evil.test", "plain http"),
+        ("endpoint_url", "http://localhost@evil.test", "URL"),
+        ("endpoint_url", "https://x:0", "URL"),
     ],
 )
 def test_a_bad_value_names_file_section_and_key(key, text, says):
