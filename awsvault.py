@@ -933,6 +933,7 @@ class World:
             return self._read_to_end(fd, limit)
         finally:
             os.close(fd)
+            self.fill_standard_descriptors()
 
     def read_line(self, fd: int) -> Secret:
         """Read one line of a descriptor and not a byte more: the rest is the command's."""
@@ -1207,6 +1208,15 @@ class World:
         return Secret(line[:-1])
 
     # -- this process and the next -----------------------------------------------
+
+    def fill_standard_descriptors(self) -> None:
+        """Put /dev/null where standard input, output or error is closed, so that no file of ours
+        gets that number, and what is printed with it. The command finds it closed again."""
+        for fd in (0, 1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest that is free
 
     def guard_memory(self) -> None:
         """Leave no core file with secrets in it, until the command starts."""
@@ -3989,8 +3999,10 @@ def read_mfa_token(world: World, token: str, fd: str) -> Secret | None:
 
 
 def _read_fd(world: World, name: str, text: str) -> Secret:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
         raise UsageError(f"{name}: {printable(text)!r} is no descriptor's number")
+    if int(text) in (1, 2):
+        raise UsageError(f"{name}: descriptors 1 and 2 are what is printed to")
     try:
         return Secret(world.read_descriptor(int(text), MAX_PASSPHRASE_BYTES)).without_newline()
     except OSError as error:
@@ -4666,6 +4678,7 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     world = world or World()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        world.fill_standard_descriptors()
         return run_line(world, arguments)
     except AwsVaultError as error:
         show_error(world, error)
