@@ -29,6 +29,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import socket
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         def manifest(self) -> dict[str, str]: ...
         def cleanup(self) -> None: ...
         def verify(self) -> list[str]: ...
+        def sha256(self) -> str: ...
 
     V = TypeVar("V", bound="Value")
 else:
@@ -68,6 +70,8 @@ MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
+BUS_WAIT_SECONDS = 2.0
+BUS_PROBE_SECONDS = 0.5
 
 EXIT_USAGE = 2
 EXIT_NEEDS_PERSON = 3
@@ -123,12 +127,26 @@ class ItemNotFound(KeystoreError):
     """There is no item of that name: the only error that means "not there"."""
 
 
+class LockedKeystore(KeystoreError):
+    """A keystore is locked, and only a person, who can't be asked here, can unlock it."""
+
+    exit_code = EXIT_NEEDS_PERSON
+
+
 class DamagedItem(KeystoreError):
     """One item can't be read though the keystore works."""
 
 
 class ToolError(AwsVaultError):
     """A program that was started to help is missing, failed, or took too long."""
+
+
+class ToolMissing(ToolError):
+    """The program is not installed."""
+
+
+class ToolTimeout(ToolError):
+    """The program did not end in time, and was killed."""
 
 
 class AwsError(AwsVaultError):
@@ -179,6 +197,18 @@ def closest(name: str, names: Iterable[str]) -> str:
 
     similar = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(printable, similar))}?" if similar else ""
+
+
+def decode_percent(text: str) -> str:
+    """Turn the ``%HH`` of a path back into bytes; malformed sequences stay."""
+    import re
+
+    if "%" not in text:
+        return text
+    decoded = re.sub(
+        rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(text)
+    )
+    return os.fsdecode(decoded)
 
 
 def os_reason(error: OSError) -> str:
@@ -371,9 +401,9 @@ def is_old_session(name: str) -> bool:
     import re
 
     return bool(
-        re.search(r"(?s)^.+ session \(\d+\)$", name)
-        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,\d{2,}$", name)
-        or re.search(r"^session:[^ :]*:[^ ]*:\d+$", name)
+        re.search(r"(?s)^.+ session \([0-9]+\)$", name)
+        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,[0-9]{2,}$", name)
+        or re.search(r"^session:[^ :]*:[^ ]*:[0-9]+$", name)
     )
 
 
@@ -405,6 +435,8 @@ MIN_SESSION = datetime.timedelta(minutes=15)
 MAX_SESSION = datetime.timedelta(hours=36)
 MAX_ROLE = datetime.timedelta(hours=12)
 MAX_CHAINED_ROLE = datetime.timedelta(hours=1)
+# botocore asks for new credentials when its own have less than 15 minutes left.
+RENEW_AHEAD = datetime.timedelta(minutes=16)
 
 
 def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedelta:
@@ -419,7 +451,7 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
         raise BadText("a number without a unit", f"write {text}s for seconds")
-    part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
+    part = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)"
     if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
     seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in re.findall(part, text))
@@ -453,6 +485,7 @@ def parse_time(text: str) -> datetime.datetime:
     match = re.fullmatch(
         r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))",
         text,
+        re.ASCII,
     )
     if not match:
         raise ValueError(f"not an RFC 3339 time: {printable(text)}")
@@ -500,6 +533,14 @@ def parse_json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
+
+
+def text_member(data: Mapping[str, Any], name: str) -> str:
+    """Return a JSON object's member that must be a text and not empty (KeyError, ValueError)."""
+    text = data[name]
+    if not (isinstance(text, str) and text):
+        raise ValueError(f"{name} is no text")
+    return text
 
 
 def digest(*parts: str) -> str:
@@ -758,6 +799,7 @@ class World:
         self._said: set[str] = set()
         self._lock_folder: str | None = None
         self._locking_possible = True
+        self._session_bus: str | None = None
 
     # -- what is said ---------------------------------------------------
 
@@ -993,6 +1035,14 @@ class World:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
 
+    def write_new(self, path: str, data: bytes) -> None:
+        """Make a new file, 0600 from birth, with some content."""
+        fd = self.create_file(path)
+        try:
+            self.write_file(fd, data)
+        finally:
+            os.close(fd)
+
     def write_file(self, fd: int, data: bytes) -> None:
         """Write all of the data to a descriptor."""
         self._write_all(fd, data)
@@ -1048,17 +1098,21 @@ class World:
 
     # -- tools --------------------------------------------------------------
 
-    def load_libraries(self) -> None:
-        """Make cryptography and botocore importable (the packed program unpacks them at first
-        use)."""
-        if self.bundle is not None:
-            try:
+    def load_library(self, name: str) -> None:
+        """Make cryptography or botocore importable (the packed program unpacks them at first use).
+
+        AwsVaultError where there is none for this machine and Python.
+        """
+        try:
+            if self.bundle is not None:
                 self.bundle.load_libraries()
-            except ImportError as error:
-                raise AwsVaultError(
-                    printable(error),
-                    "install cryptography and botocore for this Python, or use a native keystore",
-                ) from None
+            __import__(name)
+        except ImportError as error:
+            raise AwsVaultError(
+                f"{name} is missing: {printable(error)}",
+                f"install {name} for this Python"
+                + (", or use another keystore" if name == "cryptography" else ""),
+            ) from None
 
     def run(
         self,
@@ -1067,14 +1121,13 @@ class World:
         stdin: Secret | None = None,
         timeout: float = TOOL_WAIT_SECONDS,
         on_terminal: bool = False,
-        environ: Mapping[str, str] | None = None,
+        environ: Mapping[str, str | None] | None = None,
     ) -> ToolResult:
-        """Run a program in the scrubbed environment, with extra ``environ``, for at most
-        ``timeout`` seconds.
+        """Run a program in the scrubbed environment for at most ``timeout`` seconds.
 
-        ``on_terminal`` connects its standard input and error to the terminal, if there is one, so
-        that it can
-        ask a person. ToolError if it is missing, can't be started, or takes too long.
+        ``environ`` adds to the environment, and removes what is None. ``on_terminal`` connects
+        standard input and error to the terminal, if there is one, so that it can ask a person.
+        ToolError if it can't be started or takes too long (ToolMissing, ToolTimeout).
         """
         import subprocess
 
@@ -1087,8 +1140,14 @@ class World:
                 stdin=source,
                 stdout=pipe,
                 stderr=terminal if terminal >= 0 else pipe,
-                env={**scrubbed(self.environ), **(environ or {})},
+                env={
+                    name: value
+                    for name, value in {**scrubbed(self.environ), **(environ or {})}.items()
+                    if value is not None
+                },
             )
+        except FileNotFoundError:
+            raise ToolMissing(f"can't run {printable(argv[0])}: no such program") from None
         except OSError as error:
             raise ToolError(f"can't run {printable(argv[0])}: {os_reason(error)}") from None
         finally:
@@ -1099,7 +1158,7 @@ class World:
                 stdin.reveal_bytes() if stdin is not None else None, timeout
             )
         except subprocess.TimeoutExpired:
-            raise ToolError(
+            raise ToolTimeout(
                 f"{printable(argv[0])} did not end within {timeout:.0f} seconds"
             ) from None
         finally:
@@ -1110,7 +1169,95 @@ class World:
             process.returncode, Secret(output), (errors or b"").decode("utf-8", "replace")
         )
 
+    def has_program(self, name: str) -> bool:
+        """Tell whether a program is on PATH."""
+        try:
+            self.find_program(name)
+        except AwsVaultError:
+            return False
+        return True
+
+    def session_bus(self) -> str:
+        """Return the address of this user's D-Bus session bus, once it is sure that it is his.
+
+        Each address that is set is connected to, and nothing is sent, until one's listener has our
+        uid: a stale address can have been taken over by anybody. KeystoreError says why there is
+        none.
+        """
+        if self._session_bus is None:
+            self._session_bus = self._find_session_bus()
+        return self._session_bus
+
+    def _find_session_bus(self) -> str:
+        own = f"/run/user/{self.uid()}"
+        runtime = self.environ.get("XDG_RUNTIME_DIR") or own
+        given = self.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+        if not given and not os.path.exists(f"{runtime}/bus"):
+            raise KeystoreError(
+                "there is no D-Bus session bus here: DBUS_SESSION_BUS_ADDRESS is not set, and"
+                f" {printable(runtime)}/bus does not exist",
+                "log in on the desktop, or choose a keystore that needs none: awsvault backends",
+            )
+        refusals: list[str] = []
+        addresses = [part for part in (given or f"unix:path={runtime}/bus").split(";") if part]
+        for address in sorted(addresses, key=lambda address: f"={own}/" not in address):
+            refusal = self._refuse_bus(address, runtime)
+            if not refusal:
+                return address
+            refusals.append(refusal)
+        raise KeystoreError(
+            f"the D-Bus session bus can't be used: {refusals[0]}",
+            "log in again, or set DBUS_SESSION_BUS_ADDRESS to a bus of your own",
+        )
+
+    def _refuse_bus(self, address: str, runtime: str) -> str:
+        """Return why a bus can't be trusted or reached, or nothing."""
+        kind, _, rest = address.partition(":")
+        pairs = dict(pair.partition("=")[::2] for pair in rest.split(","))
+        path = decode_percent(pairs.get("path", ""))
+        if pairs.get("runtime") == "yes":
+            path = f"{runtime}/bus"
+        elif "abstract" in pairs:
+            path = "\0" + decode_percent(pairs["abstract"])
+        if kind != "unix" or not path:
+            return f"{printable(address)} is no Unix socket's address"
+        shown = printable(path.lstrip("\0"))
+        try:
+            owner = self.socket_owner(path)
+        except OSError as error:
+            return f"nobody answers at {shown} ({os_reason(error)})"
+        return "" if owner == self.uid() else f"{shown} belongs to user {owner}"
+
+    def socket_owner(self, path: str) -> int:
+        """Return the uid of who listens at a Unix socket, to which nothing is sent (OSError)."""
+        import _socket
+
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            connection.settimeout(BUS_PROBE_SECONDS)
+            connection.connect(path)
+            peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        finally:
+            connection.close()
+        return int.from_bytes(peer[4:8], sys.byteorder)  # struct ucred: pid, uid, gid
+
+    def list_tree(self, path: str) -> list[str]:
+        """Return the files below a folder by their relative paths, sorted; none without one."""
+        return sorted(
+            os.path.relpath(os.path.join(folder, name), path)
+            for folder, _folders, names in os.walk(path)
+            for name in names
+        )
+
     # -- terminal -------------------------------------------------------------
+
+    def can_show(self) -> bool:
+        """Tell whether a person can be asked in a window."""
+        if not self.may_ask:
+            return False
+        if sys.platform == "darwin":
+            return "SSH_CONNECTION" not in self.environ
+        return any(self.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
     def open_terminal(self) -> int:
         """Open the controlling terminal; -1 if there is none or nobody may be asked."""
@@ -1296,7 +1443,7 @@ class World:
         shown = self.run(["/bin/ps", "-p", str(pid), "-o", "lstart="], environ=fixed)
         return shown.output.stripped().reveal().translate({32: 95, 58: 46})
 
-    def process_descriptor(self, pid: int) -> int:
+    def ending_descriptor(self, pid: int) -> int:
         """Return a descriptor that can be read from once a process has ended; -1 if there is none.
 
         The caller compares the process's start time afterwards, since ids are used again.
@@ -1319,14 +1466,14 @@ class World:
         """Wait until the process that had this id at that start time has ended."""
         import select
 
-        fd = self.process_descriptor(pid)
+        fd = self.ending_descriptor(pid)
         while self.process_started(pid) == started:
             # Without a descriptor (an old kernel) there is only asking again.
             select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
         if fd >= 0:
             os.close(fd)
 
-    def spawn_detached(
+    def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
     ) -> bytes:
         """Run ``work(report)`` in a process that nobody has to wait for; return what it reports.
@@ -1379,11 +1526,56 @@ class World:
                 except OSError:
                     continue  # the listing's own
 
+    def harden(self) -> None:
+        """Let no other process of this user read our memory (Linux only)."""
+        if sys.platform == "linux":
+            import ctypes
+
+            ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+
+    def listen_privately(self, folder: str) -> socket.socket:
+        """Return a listening socket in a folder of ours, which becomes the working folder."""
+        import socket
+
+        # A socket's path has at most 103 bytes, a folder's may have more.
+        os.chdir(folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(SOCKET_NAME)
+        listener.listen(64)
+        return listener
+
+    def ask_privately(self, folder: str, question: bytes) -> bytes:
+        """Return what the process that listens in a folder of ours answers; nothing without one."""
+        import socket
+
+        here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.chdir(folder)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                connection.connect(SOCKET_NAME)
+                connection.sendall(question + b"\n")
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return b""
+        finally:
+            os.fchdir(here)
+            os.close(here)
+
+    def peer_is_ours(self, connection: socket.socket) -> bool:
+        """Tell whether the process at a private socket's other end is this user's."""
+        import socket
+        import struct
+
+        if not hasattr(socket, "SO_PEERCRED"):
+            return True  # the folder is ours alone
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return bool(struct.unpack("iII", told)[1] == self.uid())
+
     # -- what a command leaves behind ----------------------------------------
 
     def make_run_folder(self) -> str:
-        """Make the folder, 0700, of the files that go when this process, or its command, has
-        ended."""
+        """Make the folder, 0700, of files that go when this process, or its command, has ended."""
         mark = f"{self.process_id()}-{self.process_started(self.process_id())}"
         problem = ""
         for root in self._run_roots():
@@ -1443,6 +1635,8 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
+SOCKET_NAME = "credentials"
+SOCKET_SECONDS = 2.0
 
 
 class LibraryEnvironment:
@@ -1506,9 +1700,11 @@ def wrap_item(item: Item) -> str:
     )
 
 
-def unwrap_item(key: str, text: str) -> Item:
-    """Read an item's JSON as aws-vault does, and refuse one that belongs to another name
-    (DamagedItem)."""
+def unwrap_item(key: str, text: str, file_name: str = "") -> Item:
+    """Read an item's JSON as aws-vault does; DamagedItem if it belongs to another name.
+
+    ``file_name`` is another name that it may have: aws-vault 4.2 named files by the key as it is.
+    """
     import binascii
 
     try:
@@ -1520,7 +1716,7 @@ def unwrap_item(key: str, text: str) -> Item:
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: not the JSON of an item"
         ) from None
-    if members.get("key", key) != key:
+    if members.get("key", key) not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as "
             f"{printable(members['key'])!r}, and somebody renamed it"
@@ -1547,16 +1743,32 @@ class Keystore:
         raise NotImplementedError
 
     def keys(self) -> list[str]:
-        """Return the names of all items, without a question to anybody."""
+        """Return the names of all items; a locked store may ask a person to unlock it."""
         raise NotImplementedError
 
     def identity(self) -> str:
         """Return what tells this store from others, for the names of locks."""
         raise NotImplementedError
 
+    def known(self) -> list[str] | None:
+        """Return the names that are remembered without asking the store; None if none are.
+
+        They may be stale: only ``keys`` knows what is there.
+        """
+        return None
+
+    def probe(self) -> str:
+        """Return nothing if the store can be used now, or what stands before it (``locked``).
+
+        KeystoreError says why it can't be used at all. Nobody is asked anything.
+        """
+        return ""
+
     def refuse_name(self, key: str) -> str:
         """Return why this store can't keep an item of that name, or nothing."""
-        return "" if key else "it is empty"
+        if not key:
+            return "it is empty"
+        return "it has a control character" if any(map(is_control, key)) else ""
 
     def weak_items(self) -> int:
         """Return how many items are protected less than new ones would be."""
@@ -1651,6 +1863,14 @@ def derive_kek(passphrase: Secret, salt: bytes, iterations: int) -> bytes:
     return PBKDF2HMAC(SHA256(), 16, full_salt, iterations).derive(passphrase.reveal_bytes())
 
 
+def openssl_version(world: World) -> str:
+    """Return the version of the OpenSSL inside cryptography."""
+    world.load_library("cryptography")
+    from cryptography.hazmat.backends.openssl import backend
+
+    return backend.openssl_version_text()
+
+
 PASSPHRASE_HINT = (
     "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
     "or run in a terminal"
@@ -1684,6 +1904,8 @@ class Passphrase:
             raise UsageError(
                 f"the passphrase command can't be read: {printable(error).lower()}"
             ) from None
+        if not argv:
+            raise UsageError("the passphrase command names no program")
         result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
         if result.status != 0:
             raise KeystoreError(
@@ -1729,12 +1951,12 @@ class FileKeystore(Keystore):
 
     def keys(self) -> list[str]:
         self._check_folder()
-        return [
-            unescape_file_name(name)
-            for name in self._list()
-            if not name.startswith(TEMPORARY_PREFIX)
-            and escape_file_name(unescape_file_name(name)) == name
-        ]
+        names = (name for name in self._list() if not name.startswith(TEMPORARY_PREFIX))
+        return list(
+            dict.fromkeys(
+                name if is_unescaped_name(name) else unescape_file_name(name) for name in names
+            )
+        )
 
     def get(self, key: str) -> Item:
         self._check_folder()
@@ -1745,19 +1967,19 @@ class FileKeystore(Keystore):
         except ValueError:
             raise self._explain_refusal(key) from None
         self._remember(jwe)
-        item = unwrap_item(key, text.decode("utf-8", "replace"))
+        item = unwrap_item(key, text.decode("utf-8", "replace"), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
             self._reseal(item, token)
         return item
 
     def set(self, item: Item) -> None:
-        reason = self.refuse_name(item.key)
+        reason = self.refuse_name(item.key) or super().refuse_name(item.key)
         if reason:
             raise KeystoreError(f"the file vault can't keep {printable(item.key)!r}: {reason}")
         text = wrap_item(item).encode("utf-8", "surrogateescape")
         if len(text) > MAX_ITEM_BYTES // 2:
             raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
         self.world.private_folder(self.folder)
@@ -1802,7 +2024,7 @@ class FileKeystore(Keystore):
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         return self._derive(self.passphrase.get(self.folder, new=False), jwe.salt, jwe.iterations)
 
     def _derive(self, passphrase: Secret, salt: bytes, iterations: int) -> bytes:
@@ -1889,7 +2111,12 @@ class FileKeystore(Keystore):
             raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.folder, escape_file_name(key))
+        escaped, verbatim = (
+            os.path.join(self.folder, name) for name in (escape_file_name(key), key)
+        )
+        if is_unescaped_name(key) and os.path.exists(verbatim) and not os.path.exists(escaped):
+            return verbatim
+        return escaped
 
     def _read(self, key: str) -> bytes:
         if self.refuse_name(key):
@@ -1921,12 +2148,13 @@ class FileKeystore(Keystore):
             return None
 
     def _write(self, key: str, token: bytes) -> None:
+        path, before = os.path.join(self.folder, escape_file_name(key)), self._path(key)
         try:
-            self.world.write_atomic(self._path(key), token, self._scratch())
+            self.world.write_atomic(path, token, self._scratch())
+            if before != path:
+                self.world.delete_file(before)
         except OSError as error:
-            raise KeystoreError(
-                f"can't write {printable(self._path(key))}: {os_reason(error)}"
-            ) from None
+            raise KeystoreError(f"can't write {printable(path)}: {os_reason(error)}") from None
 
     def _scratch(self) -> str:
         # Outside the folder, whose every entry aws-vault lists; on the same device, or the rename
@@ -1964,6 +2192,1222 @@ def unescape_file_name(name: str) -> str:
     )
 
 
+def is_unescaped_name(name: str) -> bool:
+    """Tell whether only aws-vault 4.2, which escapes nothing, can have named a file so."""
+    return "%" in name and escape_file_name(unescape_file_name(name)) != name
+
+
+class NameIndex:
+    """The names in a native keystore, without secrets, so that a hit needs no listing.
+
+    One file for each keystore in ``~/.awsvault/index``: ``{"version": 1, "names": {name: place}}``;
+    what a place means, the keystore knows. A file that is missing, damaged or of another version is
+    no index, and one that can't be written is a pity and no error.
+    """
+
+    def __init__(self, world: World, identity: str) -> None:
+        self.world = world
+        self.identity = identity
+
+    def read(self) -> dict[str, str] | None:
+        """Return each known name's place; None if there is no index."""
+        try:
+            text = self.world.read_file(self._path(), MAX_ITEM_BYTES).decode()
+            data = parse_json_object(text)
+        except (AwsVaultError, OSError, ValueError):
+            return None
+        names = data.get("names")
+        if data.get("version") != 1 or not isinstance(names, dict):
+            return None
+        return {name: str(place) for name, place in names.items()}
+
+    def write(self, names: Mapping[str, str]) -> None:
+        """Replace the index, if it says something else."""
+        if names == self.read():
+            return
+        text = go_json({"version": 1, "names": dict(sorted(names.items()))})
+        try:
+            write_own_file(self.world, self._path(), text)
+        except (AwsVaultError, OSError) as error:
+            self.world.debug(f"the names of the keystore's items can't be remembered: {error}")
+
+    def change(self, name: str, place: str | None) -> None:
+        """Add a name, or take it away if its place is None; without an index nothing is done."""
+        with self.world.lock("index", self.identity):
+            names = self.read()
+            if names is None or names.get(name) == place:
+                return
+            self.write(
+                {key: value for key, value in {**names, name: place}.items() if value is not None}
+            )
+
+    def _path(self) -> str:
+        name = f"{digest(self.identity)[:32]}.json"
+        return os.path.join(self.world.own_home(), ".awsvault", "index", name)
+
+
+def write_own_file(world: World, path: str, text: str) -> None:
+    """Write a file of ours below ~/.awsvault whole, 0600 (AwsVaultError, OSError)."""
+    folder = os.path.join(world.own_home(), ".awsvault")
+    world.private_folder(folder)
+    world.private_folder(os.path.dirname(path))
+    scratch = world.private_folder(os.path.join(folder, "tmp"))
+    world.write_atomic(path, text.encode("utf-8", "surrogateescape"), scratch)
+
+
+class NativeKeystore(Keystore):
+    """A keystore that other programs keep and their own tools reach.
+
+    A subclass says how one item is loaded, stored and removed and how all are listed; here is what
+    they share: names are checked, and an index remembers them. A name's place is what the subclass
+    wants to know about it next time.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @property
+    def index(self) -> NameIndex:
+        """The names that are known without asking."""
+        return NameIndex(self.world, self.identity())
+
+    def get(self, key: str) -> Item:
+        if self.refuse_name(key):
+            raise not_stored(key)
+        return self._load(key)
+
+    def set(self, item: Item) -> None:
+        reason = self.refuse_name(item.key)
+        if reason:
+            raise KeystoreError(f"{self.name} can't keep {printable(item.key)!r}: {reason}")
+        self.index.change(item.key, self._store(item))
+
+    def delete(self, key: str) -> None:
+        if self.refuse_name(key):
+            raise not_stored(key)
+        try:
+            self._remove(key)
+        finally:
+            self.index.change(key, None)
+
+    def keys(self) -> list[str]:
+        names = self._list()
+        self.index.write(names)
+        return list(names)
+
+    def known(self) -> list[str] | None:
+        names = self.index.read()
+        return None if names is None else list(names)
+
+    def _load(self, key: str) -> Item:
+        """Return an item."""
+        raise NotImplementedError
+
+    def _store(self, item: Item) -> str:
+        """Store an item, or refuse it before anything is written; return its place."""
+        raise NotImplementedError
+
+    def _remove(self, key: str) -> None:
+        raise NotImplementedError
+
+    def _list(self) -> dict[str, str]:
+        """Return the place of each item."""
+        raise NotImplementedError
+
+
+def not_stored(key: str) -> ItemNotFound:
+    """Return the error for an item that is not there."""
+    return ItemNotFound(f"nothing is stored as {printable(key)!r}")
+
+
+def last_line(text: str) -> str:
+    """Return the last line that says something, fit to be shown."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return printable(lines[-1][:300]) if lines else ""
+
+
+OTHER_KEYSTORE_HINT = "awsvault backends shows which keystores work here"
+# Messages in English and names in UTF-8: with LC_ALL=C secret-tool refuses names beyond ASCII.
+TOOL_ENVIRONMENT: dict[str, str | None] = {
+    "LC_ALL": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8",
+    "LANGUAGE": None,
+}
+
+
+class Service(Value):
+    """A D-Bus service that keeps items, and the tool that hands them over."""
+
+    title: str
+    bus_name: str
+    tool: str
+    package: str
+    absent_hint: str
+
+
+SECRET_SERVICE = Service(
+    "the Secret Service",
+    "org.freedesktop.secrets",
+    "secret-tool",
+    "libsecret-tools (libsecret)",
+    "start gnome-keyring or another provider, or choose another keystore: awsvault backends",
+)
+KWALLET = Service(
+    "KWallet",
+    "org.kde.kwalletd5",
+    "kwallet-query",
+    "libkf5wallet-bin (kwallet)",
+    "start KDE's wallet (kwalletd5), or choose another keystore: awsvault backends",
+)
+
+# What tools print -> what it means, and what helps; {title} is the service.
+BUS_FAILURES = (
+    (
+        r"not provided by any \.service files|is not activatable",
+        "{title} is not there: no program offers {bus_name} on this bus",
+        "{absent_hint}",
+    ),
+    (
+        r"received signal|exited with status|Failed to execute|StartServiceByName",
+        "{title} could not be started",
+        "look at why its daemon ends: journalctl --user",
+    ),
+    (
+        r"disconnected from message bus|NoReply",
+        "{title} is disabled, or ended while it was asked",
+        "enable it in the desktop's settings, or choose another keystore: awsvault backends",
+    ),
+    (
+        r"Could not connect|Failed to connect|onnection (refused|is closed|reset)|not connected",
+        "the D-Bus session bus went away",
+        "log in again",
+    ),
+    (
+        r"prompt was dismissed|[Pp]rompt.*(dismissed|cancel)",
+        "{title}'s question was dismissed",
+        "try again",
+    ),
+)
+NO_SUCH_OBJECT = (
+    r"does not exist|[Nn]o such (object|interface|method)|Unknown (object|method)|UnknownObject"
+)
+
+
+class NoSuchObject(KeystoreError):
+    """The service has no object of that path."""
+
+
+class BusTools:
+    """A service's tools on a session bus that is surely this user's own.
+
+    ``secret-tool`` and ``kwallet-query`` carry the secrets, by their standard input and output;
+    ``busctl``, or ``gdbus`` where there is none, asks what carries none.
+    """
+
+    def __init__(self, world: World, service: Service) -> None:
+        self.world = world
+        self.service = service
+
+    def check(self) -> None:
+        """Find out whether there are the tools and a bus (KeystoreError)."""
+        if not self.world.has_program(self.service.tool):
+            raise self._missing(self.service.tool, self.service.package)
+        self._caller()
+        self.world.session_bus()
+
+    def run(self, *arguments: str, stdin: Secret | None = None, person: bool = False) -> ToolResult:
+        """Run the service's tool; ``person`` gives somebody the time to answer its question."""
+        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        try:
+            return self._run([self.service.tool, *arguments], timeout, stdin)
+        except ToolMissing:
+            raise self._missing(self.service.tool, self.service.package) from None
+        except ToolTimeout:
+            raise self._silence(timeout, person) from None
+
+    def call(
+        self, path: str, method: str, signature: str = "", *arguments: object, person: bool = False
+    ) -> Any:
+        """Call ``interface.method`` of one of the service's objects and return the first result.
+
+        NoSuchObject, or a KeystoreError that says what is wrong with the service.
+        """
+        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        try:
+            values = self._call(self.service.bus_name, path, method, signature, arguments, timeout)
+        except ToolTimeout:
+            raise self._silence(timeout, person) from None
+        return values[0] if values else None
+
+    def explain(self, text: str) -> KeystoreError:
+        """Return what a tool's message means."""
+        import re
+
+        for pattern, message, hint in BUS_FAILURES:
+            if re.search(pattern, text):
+                return KeystoreError(self._fill(message), self._fill(hint))
+        if "timed out" in text or "Timeout was reached" in text:
+            return self._silence(BUS_WAIT_SECONDS, person=False)
+        return KeystoreError(
+            f"{self.service.title} refused: {last_line(text) or 'it does not say why'}",
+            OTHER_KEYSTORE_HINT,
+        )
+
+    def locked(self, what: str) -> LockedKeystore:
+        """Return the error for what nobody can unlock here."""
+        return LockedKeystore(
+            f"{what} is locked, and nobody can be asked for its password here",
+            "unlock it on the desktop, then try again",
+        )
+
+    def _fill(self, text: str) -> str:
+        values = {name: getattr(self.service, name) for name in self.service._fields}
+        return text.format(**values)
+
+    def _missing(self, tool: str, package: str) -> KeystoreError:
+        return KeystoreError(
+            f"{tool} is not installed", f"install the package {package}; {OTHER_KEYSTORE_HINT}"
+        )
+
+    def _silence(self, timeout: float, person: bool) -> KeystoreError:
+        """Tell a service that does not answer from a bus that does not, and from a person."""
+        title = self.service.title
+        if person:
+            return KeystoreError(
+                f"nobody answered the question of {title} within {timeout:.0f} seconds",
+                "answer the window on the desktop",
+            )
+        asked = ("s", (self.service.bus_name,), BUS_PROBE_SECONDS)
+        try:
+            method = "org.freedesktop.DBus.NameHasOwner"
+            self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", method, *asked)
+        except AwsVaultError:
+            return KeystoreError("the D-Bus session bus does not answer", "log in again")
+        return KeystoreError(
+            f"{title} does not answer (waited {timeout:.0f} seconds)",
+            "its daemon hangs, or waits for somebody to answer a window on the desktop;"
+            " restart it if it does not",
+        )
+
+    def _caller(self) -> str:
+        for tool in ("busctl", "gdbus"):
+            if self.world.has_program(tool):
+                return tool
+        raise self._missing("busctl", "systemd, or libglib2.0-bin (for gdbus)")
+
+    def _call(
+        self, name: str, path: str, method: str, signature: str, arguments: Sequence[object],
+        timeout: float,
+    ) -> list[Any]:  # fmt: skip
+        interface, _, member = method.rpartition(".")
+        if self._caller() == "busctl":
+            options = ["--user", "--json=short", f"--timeout={timeout * 1000:.0f}ms"]
+            # busctl takes options anywhere before a "--".
+            argv = ["busctl", *options, "--", "call", name, path, interface, member]
+            argv += [signature, *map(str, arguments)] if signature else []
+        else:
+            argv = ["gdbus", "call", "--session", "--timeout", f"{max(1, timeout):.0f}"]
+            argv += ["--dest", name, "--object-path", path, "--method", method]
+            argv += gvariant_arguments(signature, arguments)
+        return self._parse(self._run(argv, timeout + 0.2), argv[0])
+
+    def labels(self, path: str) -> dict[str, str] | None:
+        """Return the label of each object below a path by one call of gdbus; None if that fails."""
+        import re
+
+        argv = ["gdbus", "introspect", "--session", "--dest", self.service.bus_name]
+        try:
+            result = self._run(
+                [*argv, "--object-path", path, "--recurse", "--only-properties"], BUS_WAIT_SECONDS
+            )
+        except (ToolMissing, ToolTimeout):
+            return None
+        nodes = re.split(r"(?m)^\s*node (\S+) \{$", result.output.reveal())[1:]
+        found = {}
+        for node, text in zip(nodes[::2], nodes[1::2]):
+            label = re.search(r"(?m)^\s*readwrite s Label = (.*);$", text)
+            if label:
+                found[node] = str(parse_gvariant(label[1]))
+        return found if result.status == 0 else None
+
+    def _parse(self, result: ToolResult, tool: str) -> list[Any]:
+        import json
+        import re
+
+        text = result.output.reveal()
+        if result.status != 0:
+            if re.search(NO_SUCH_OBJECT, result.errors):
+                raise NoSuchObject(last_line(result.errors))
+            raise self.explain(result.errors)
+        try:
+            if tool == "gdbus":
+                return list(parse_gvariant(text))
+            return list(unwrap_variants(json.loads(text)["data"])) if text.strip() else []
+        except (ValueError, SyntaxError, TypeError, KeyError):
+            raise KeystoreError(f"{tool} printed what can't be read") from None
+
+    def _run(self, argv: Sequence[str], timeout: float, stdin: Secret | None = None) -> ToolResult:
+        environ = {
+            **TOOL_ENVIRONMENT,
+            "DBUS_SESSION_BUS_ADDRESS": self.world.session_bus(),
+            "SECRET_BACKEND": None,  # makes secret-tool look elsewhere, or wait for ever
+            "G_MESSAGES_DEBUG": None,
+            "TZ": "UTC",
+            "QT_QPA_PLATFORM": "offscreen",
+            "QT_LOGGING_RULES": "*=false",
+        }
+        return self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
+
+
+def unwrap_variants(value: Any) -> Any:
+    """Take the values out of the type annotations that busctl's JSON puts around variants."""
+    if isinstance(value, dict):
+        if set(value) == {"type", "data"}:
+            return unwrap_variants(value["data"])
+        return {name: unwrap_variants(member) for name, member in value.items()}
+    return [unwrap_variants(member) for member in value] if isinstance(value, list) else value
+
+
+def parse_gvariant(text: str) -> Any:
+    """Read GVariant text, as gdbus prints it, into Python's values (ValueError, SyntaxError)."""
+    import ast
+    import re
+
+    token = re.compile(
+        r"""(b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*")"""
+        r"|\b(true|false)\b|@\S+\s|\b(?:objectpath|byte|u?int(?:16|32|64))\s|[<>]"
+    )
+    return ast.literal_eval(token.sub(lambda m: m[1] or (m[2] or "").title(), text.strip()))
+
+
+def gvariant_arguments(signature: str, arguments: Sequence[object]) -> list[str]:
+    """Write busctl's arguments as gdbus takes them: GVariant text."""
+    import json
+
+    if signature == "ao":
+        return [json.dumps(arguments[1:])]
+    if signature == "a{ss}":
+        texts = [json.dumps(text) for text in arguments[1:]]
+        pairs = (f"{name}: {value}" for name, value in zip(texts[::2], texts[1::2]))
+        return [f"{{{', '.join(pairs)}}}"]
+    return [json.dumps(value) if kind != "x" else f"int64 {value}"
+            for kind, value in zip(signature, arguments)]  # fmt: skip
+
+
+SECRETS_ROOT = "/org/freedesktop/secrets"
+SECRET_INTERFACE = "org.freedesktop.Secret."
+MAX_SECRET_TOOL_BYTES = 8191  # secret-tool cuts what is longer, and says so with exit status 0
+
+
+class Collection(Value):
+    """Where our items are: a collection of their own, or a part of the default one."""
+
+    path: str
+    own: bool
+
+    def attributes(self, key: str) -> tuple[str, ...]:
+        """Return the names and values by which an item is found again."""
+        return ("profile", key) if self.own else ("application", "awsvault", "profile", key)
+
+
+class FoundSecret(Value):
+    """An item that secret-tool shows: the end of its path, its content unless it is locked."""
+
+    number: str
+    secret: Secret | None
+    modified: str
+
+
+class SecretService(NativeKeystore):
+    """The freedesktop.org Secret Service (gnome-keyring, KWallet, KeePassXC) by secret-tool.
+
+    Items lie as aws-vault lays them in the collection of that name; without such a collection, in
+    the default one, told from everybody else's by one more attribute. A place is an item's path.
+    """
+
+    name = "secret-service"
+
+    def __init__(self, world: World, collection: str) -> None:
+        super().__init__(world)
+        self.collection = collection
+        self.bus = BusTools(world, SECRET_SERVICE)
+
+    def identity(self) -> str:
+        return f"secret-service:{self.collection}"
+
+    def probe(self) -> str:
+        self.bus.check()
+        home = self._home()
+        if home is None:
+            if not self.world.can_show():
+                raise self._no_keyring()
+            return "will ask for the password of a new keyring"
+        if not self._is_locked(home):
+            return ""
+        if not self.world.can_show():
+            raise self._locked(home)
+        return "locked"
+
+    def _load(self, key: str) -> Item:
+        found = self._search(key)
+        place = (self.index.read() or {}).get(key, "")
+        row = self._pick(found, place)
+        if row is None:
+            place = self._locate(key)
+            row = self._pick_surely(found or self._search(key), place)
+        if row.secret is None:
+            home = self._home()
+            if home and self._is_locked(home):
+                self._unlock(home)
+            row = self._pick_surely(self._search(key), place)
+        if row.secret is None:
+            raise self._locked(None)
+        return unwrap_item(key, row.secret.reveal())
+
+    def _store(self, item: Item) -> str:
+        text = Secret(wrap_item(item))
+        size = len(text.reveal_bytes())
+        if size > MAX_SECRET_TOOL_BYTES:
+            raise KeystoreError(
+                f"{printable(item.key)!r} is too large for secret-tool: {size} bytes,"
+                f" {MAX_SECRET_TOOL_BYTES} is the most",
+                OTHER_KEYSTORE_HINT,
+            )
+        home, person = self._home(), self.world.can_show()
+        if not person and home is None:
+            raise self._no_keyring()
+        if not person and home and self._is_locked(home):
+            raise self._locked(home)
+        where = [f"--collection={home.path}"] if home and home.own else []
+        attributes = (home or Collection("", False)).attributes(item.key)
+        result = self.bus.run(
+            "store", f"--label={item.key}", *where, "--", *attributes, stdin=text, person=person
+        )
+        if result.status != 0 or result.errors.strip():
+            raise self._explain(result.errors)
+        return self._locate(item.key)
+
+    def _remove(self, key: str) -> None:
+        home = self._home()
+        if home and self._is_locked(home):
+            self._unlock(home)
+        paths = self._find(key, home) if home else []
+        if not paths:
+            raise not_stored(key)
+        for path in paths:  # secret-tool clear would take those of other collections too
+            prompt = self.bus.call(path, SECRET_INTERFACE + "Item.Delete")
+            if prompt != "/":
+                raise self._locked(home)
+
+    def _list(self) -> dict[str, str]:
+        home = self._home()
+        if home is None:
+            return {}
+        labels = self._labels(home)
+        if "" in labels and self._is_locked(home):
+            # Locked since the daemon's start: it knows no labels.
+            self._unlock(home)
+            labels = self._labels(home)
+        return {label: path for label, path in labels.items() if label}
+
+    # -- where items are --------------------------------------------------
+
+    def _home(self) -> Collection | None:
+        wanted = f"{SECRETS_ROOT}/collection/{self.collection}"
+        for path in self._property(SECRETS_ROOT, "Service", "Collections"):
+            if decode_object_path(path) == wanted:
+                return Collection(path, own=True)
+        method = SECRET_INTERFACE + "Service.ReadAlias"
+        default = self.bus.call(SECRETS_ROOT, method, "s", "default")
+        return Collection(default, own=False) if default not in (None, "/") else None
+
+    def _property(self, path: str, interface: str, name: str) -> Any:
+        method = "org.freedesktop.DBus.Properties.Get"
+        return self.bus.call(path, method, "ss", SECRET_INTERFACE + interface, name)
+
+    def _is_locked(self, home: Collection) -> bool:
+        """Tell whether a collection is locked and stays so without a person: one that has no
+        password opens by itself. A prompt that this makes is never shown."""
+        if not self._property(home.path, "Collection", "Locked"):
+            return False
+        method = SECRET_INTERFACE + "Service.Unlock"
+        return home.path not in (self.bus.call(SECRETS_ROOT, method, "ao", 1, home.path) or ())
+
+    def _find(self, key: str, home: Collection) -> list[str]:
+        """Return the paths of a key's items."""
+        return self._search_paths(home, *home.attributes(key))
+
+    def _search_paths(self, home: Collection, *attributes: str) -> list[str]:
+        # Asked of the collection: the service as a whole would answer with other people's as well.
+        method = SECRET_INTERFACE + "Collection.SearchItems"
+        try:
+            found = self.bus.call(home.path, method, "a{ss}", len(attributes) // 2, *attributes)
+        except NoSuchObject:
+            return []
+        return list(found or ())
+
+    def _locate(self, key: str) -> str:
+        home = self._home()
+        paths = self._find(key, home) if home else []
+        if not paths and home and self._is_locked(home):
+            self._unlock(home)
+            paths = self._find(key, home)
+        if not paths:
+            raise not_stored(key)
+        return paths[0]
+
+    def _labels(self, home: Collection) -> dict[str, str]:
+        """Return the path of each of our items by its label."""
+        if home.own:
+            paths = list(self._property(home.path, "Collection", "Items"))
+        else:
+            paths = self._search_paths(home, "application", "awsvault")
+        known = (self.bus.labels(home.path) if len(paths) > 1 else None) or {}
+        return {
+            known[path] if path in known else self._property(path, "Item", "Label"): path
+            for path in paths
+        }
+
+    # -- secrets --------------------------------------------------------------
+
+    def _search(self, key: str) -> list[FoundSecret]:
+        """Return all items of that name, in whatever collection they are: secret-tool tells no
+        collection."""
+        import re
+
+        result = self.bus.run("search", "--all", "--", "profile", key)
+        if result.status != 0:
+            raise self._explain(result.errors)
+        item = (
+            r"(?ms)^\[/([^\]\n]+)\]\nlabel = .*?\n"
+            r"(?:secret = (.*?)\n)?created = .*?\nmodified = (.*?)$"
+        )
+        rows = (match.groups() for match in re.finditer(item, result.output.reveal()))
+        return [
+            FoundSecret(number, None if text is None else Secret(text), modified)
+            for number, text, modified in rows
+        ]
+
+    def _pick(self, found: Sequence[FoundSecret], place: str) -> FoundSecret | None:
+        """Return the one item that can be at a path; None if there is none, or more than one."""
+        rows = [row for row in found if row.number == place.rpartition("/")[2]]
+        return rows[0] if len(rows) == 1 else None
+
+    def _pick_surely(self, found: Sequence[FoundSecret], place: str) -> FoundSecret:
+        """Return the item at a path. Those of two collections differ in when they changed."""
+        row = self._pick(found, place)
+        if row is None:
+            changed = int(self._property(place, "Item", "Modified"))
+            moment = datetime.datetime.fromtimestamp(changed, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            row = self._pick([row for row in found if row.modified == moment], place)
+        if row is None:
+            raise KeystoreError(
+                "secret-tool shows no single item of that name in the keyring"
+                f" {printable(self.collection)!r}",
+                "look at it with a keyring manager",
+            )
+        return row
+
+    # -- locks ------------------------------------------------------------------
+
+    def _unlock(self, home: Collection) -> None:
+        """Have a person unlock a collection, by a search that only that answers (KeystoreError).
+
+        A prompt belongs to the connection that asked for it, so busctl can't. A locked item shows
+        its attributes' hashes, and those can be searched for.
+        """
+        if not self.world.can_show():
+            raise self._locked(home)
+        for path in list(self._property(home.path, "Collection", "Items"))[:1]:
+            attributes = self._property(path, "Item", "Attributes")
+            for name in sorted(attributes, key=lambda name: not name.endswith("profile"))[:1]:
+                arguments = ("--all", "--unlock", "--", name, attributes[name])
+                self.bus.run("search", *arguments, person=True)
+        if self._is_locked(home):
+            raise KeystoreError(
+                "the keyring is locked, and its password was not given",
+                "answer the window on the desktop",
+            )
+
+    def _locked(self, home: Collection | None) -> LockedKeystore:
+        name = home.path.rpartition("/")[2] if home else self.collection
+        return self.bus.locked(f"the keyring {printable(decode_object_path(name))!r}")
+
+    def _no_keyring(self) -> KeystoreError:
+        return KeystoreError(
+            f"the Secret Service has no keyring {printable(self.collection)!r} and no default one",
+            "make one on the desktop with a keyring manager (Seahorse), or awsvault backends",
+        )
+
+    def _explain(self, errors: str) -> KeystoreError:
+        if "locked" in errors:
+            return self._locked(None)
+        if "too long" in errors:
+            return KeystoreError("secret-tool cut the item short", OTHER_KEYSTORE_HINT)
+        if "does not exist" in errors:
+            return self._no_keyring()
+        return self.bus.explain(errors)
+
+
+def decode_object_path(path: str) -> str:
+    """Turn the ``_2d`` of a D-Bus path back into what it stands for."""
+    import re
+
+    return re.sub("_([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), path)
+
+
+KWALLET_PATH = "/modules/kwalletd5"
+KWALLET_APP = "aws-vault"
+KWALLET_PASSWORD, KWALLET_MISSING = 1, -3
+
+
+class KWalletKeystore(NativeKeystore):
+    """KDE's wallet: kwallet-query carries the secrets, D-Bus calls do what it can't.
+
+    What kwallet-query says is not believed: it ends with 0 when it has failed, so what was
+    written is read back. Entries that aws-vault wrote (streams) are read by D-Bus; ours are
+    passwords, which aws-vault reads with KDE Frameworks 6.14 and later. Places are not used.
+    """
+
+    name = "kwallet"
+
+    def __init__(self, world: World, wallet: str, folder: str) -> None:
+        super().__init__(world)
+        self.wallet = wallet
+        self.folder = folder
+        self.bus = BusTools(world, KWALLET)
+
+    def identity(self) -> str:
+        return f"kwallet:{self.wallet}:{self.folder}"
+
+    def probe(self) -> str:
+        self.bus.check()
+        self._check_enabled()
+        person = self.world.can_show()
+        if self.wallet not in self._call("wallets"):
+            if not person:
+                raise self._no_wallet()
+            return "will ask for a new wallet"
+        if self._call("isOpen", "s", self.wallet):
+            return ""
+        return "closed"
+
+    def _load(self, key: str) -> Item:
+        try:
+            text = self._query(f"--read-password={key}").output.stripped()
+        except KeystoreError:
+            text = Secret("")
+        # Anything else is a message: no entry, no folder, no wallet, a stream, or a failure.
+        if not text.reveal().startswith("{"):
+            text = self._read(self._handle(), key)
+        return unwrap_item(key, text.reveal())
+
+    def _read(self, handle: int | None, key: str) -> Secret:
+        kind = self._on_entry("entryType", handle, key) if handle is not None else 0
+        if not kind:
+            raise not_stored(key)
+        if kind == KWALLET_PASSWORD:
+            return Secret(self._on_entry("readPassword", handle, key))
+        return Secret(bytes(self._on_entry("readEntry", handle, key)))
+
+    def _store(self, item: Item) -> str:
+        text = Secret(wrap_item(item))
+        handle = self._handle(create=True)
+        kind = self._on_entry("entryType", handle, item.key)
+        if kind == KWALLET_PASSWORD:
+            self._write(handle, item.key, text)
+        else:
+            # kwallet-query makes no entry and changes no stream. The old item goes only when the
+            # new one is whole, under a name of its own.
+            name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
+            self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
+            self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
+            self._write(handle, name, text)
+            if kind:
+                self._on_entry("removeEntry", handle, item.key)
+            self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
+        if self._read(handle, item.key) != text:
+            raise KeystoreError("KWallet did not keep what was written", OTHER_KEYSTORE_HINT)
+        self._sync(handle)
+        return ""
+
+    def _write(self, handle: int | None, name: str, text: Secret) -> None:
+        self._query(f"--write-password={name}", stdin=text)
+        if self._read(handle, name) != text:
+            raise KeystoreError("KWallet did not take what was written", OTHER_KEYSTORE_HINT)
+
+    def _remove(self, key: str) -> None:
+        handle = self._handle()
+        if handle is None:
+            raise not_stored(key)
+        status = self._on_entry("removeEntry", handle, key)
+        if status == KWALLET_MISSING:
+            raise not_stored(key)
+        if status != 0:
+            raise KeystoreError(f"KWallet did not remove {printable(key)!r} (status {status})")
+        self._sync(handle)
+
+    def _list(self) -> dict[str, str]:
+        handle = self._handle()
+        if handle is None:
+            return {}
+        names = self._call("entryList", "iss", handle, self.folder, KWALLET_APP)
+        return {name: "" for name in names if not name.startswith(TEMPORARY_PREFIX)}
+
+    # -- calls -----------------------------------------------------------------
+
+    def _call(
+        self, method: str, signature: str = "", *arguments: object, person: bool = False
+    ) -> Any:
+        method = f"org.kde.KWallet.{method}"
+        return self.bus.call(KWALLET_PATH, method, signature, *arguments, person=person)
+
+    def _on_entry(self, method: str, handle: int | None, key: str) -> Any:
+        return self._call(method, "isss", handle, self.folder, key, KWALLET_APP)
+
+    def _query(self, what: str, stdin: Secret | None = None) -> ToolResult:
+        return self.bus.run(what, "-f", self.folder, self.wallet, stdin=stdin)
+
+    def _sync(self, handle: int | None) -> None:
+        # Else it reaches the disk five seconds later, and a daemon that ends before loses it.
+        self._call("sync", "is", handle, KWALLET_APP)
+
+    # -- the wallet ---------------------------------------------------------------
+
+    def _check_enabled(self) -> None:
+        if not self._call("isEnabled"):
+            raise KeystoreError(
+                "KWallet is disabled",
+                "enable it in KDE's settings, or choose another keystore: awsvault backends",
+            )
+
+    def _handle(self, *, create: bool = False) -> int | None:
+        """Open the wallet and return its handle; None if there is no such wallet.
+
+        ``create`` has KDE ask a person for a new one. KeystoreError if it stays closed.
+        """
+        self._check_enabled()
+        person = self.world.can_show()
+        if self.wallet not in self._call("wallets"):
+            if not create:
+                return None
+            if not person:
+                raise self._no_wallet()
+        elif not person and not self._call("isOpen", "s", self.wallet):
+            return self._open_silently()
+        handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP, person=person))
+        if handle < 0:
+            raise KeystoreError(
+                f"the wallet {printable(self.wallet)!r} was not opened: its question was dismissed",
+                "try again",
+            )
+        return handle
+
+    def _open_silently(self) -> int:
+        # A wallet with an empty password, or one that pam_kwallet opens, needs nobody.
+        try:
+            handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP))
+        except KeystoreError:
+            handle = -1
+        if handle < 0:
+            raise self.bus.locked(f"the wallet {printable(self.wallet)!r}")
+        return handle
+
+    def _no_wallet(self) -> KeystoreError:
+        return KeystoreError(
+            f"there is no wallet {printable(self.wallet)!r}",
+            f"make it on the desktop with KWalletManager; {OTHER_KEYSTORE_HINT}",
+        )
+
+
+MAX_SECURITY_LINE = 4094  # `security -i` reads 4096 bytes: of what is longer it runs the head
+KEYCHAIN_MISSING_ITEM = 44
+# Exit statuses of `security` (its OSStatus & 255) -> what they mean, and what helps.
+KEYCHAIN_LOCKED = {
+    36: "is locked, or its question can't be shown here (as over ssh)",
+    29: "needs somebody to answer its question",
+}
+KEYCHAIN_FAILURES = {
+    51: ("was not opened: wrong password", "try again"),
+    128: ("was not opened: its question was dismissed", "try again"),
+    50: ("does not exist", "awsvault add makes it"),
+    37: ("is not there, and there is no default keychain", "log in on the Mac's own screen once"),
+    49: ("is no keychain", "move that file away"),
+    45: ("already has such an item", "try again"),
+    2: ("can't be used: this version of security is not known", ""),
+}
+
+
+class Keychain(NativeKeystore):
+    """A macOS keychain by ``security``: secrets go to its standard input, as commands, and come
+    from its standard output. Items are aws-vault's, raw data without the JSON around it. Places
+    are not used."""
+
+    name = "keychain"
+
+    def __init__(self, world: World, keychain: str) -> None:
+        super().__init__(world)
+        file_name = keychain if keychain.endswith(".keychain") else f"{keychain}.keychain"
+        self.path = os.path.join(world.home(), "Library", "Keychains", f"{file_name}-db")
+
+    def identity(self) -> str:
+        return f"keychain:{self.path}"
+
+    def probe(self) -> str:
+        if not self.world.has_program("security"):
+            raise self._missing_tool()
+        if not os.path.isdir(os.path.dirname(self.path)):
+            raise KeystoreError(
+                f"{printable(os.path.dirname(self.path))} does not exist: this is no Mac",
+                OTHER_KEYSTORE_HINT,
+            )
+        return "" if os.path.exists(self.path) else "will ask for the password of a new keychain"
+
+    def _load(self, key: str) -> Item:
+        self._check_file(key)
+        output = self._run("find-generic-password", "-w", *self._item(key))
+        data = decode_keychain_data(output.without_newline().reveal_bytes())
+        return Item(key, Secret(data))
+
+    def _store(self, item: Item) -> str:
+        line = self._add_line(item, update=True)
+        if len(line.reveal_bytes()) > MAX_SECURITY_LINE:
+            raise KeystoreError(
+                f"{printable(item.key)!r} is too large for the keychain: a command of"
+                f" {len(line.reveal_bytes())} bytes, {MAX_SECURITY_LINE} is the most",
+                OTHER_KEYSTORE_HINT,
+            )
+        if not os.path.exists(self.path):
+            self._create()
+        self._interpret(self._add_line(item, update=self._exists(item.key)))
+        return ""
+
+    def _remove(self, key: str) -> None:
+        self._check_file(key)
+        self._run("delete-generic-password", *self._item(key))
+
+    def _list(self) -> dict[str, str]:
+        if not os.path.exists(self.path):
+            return {}
+        output = self._run("dump-keychain", self.path).reveal()
+        return dict.fromkeys(parse_keychain_dump(output, KEYCHAIN_SERVICE), "")
+
+    def _check_file(self, key: str) -> None:
+        # `security` would look into the other keychains instead.
+        if not os.path.exists(self.path):
+            raise not_stored(key)
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self._run("find-generic-password", *self._item(key))
+        except ItemNotFound:
+            return False
+        return True
+
+    def _item(self, key: str) -> tuple[str, ...]:
+        return ("-s", KEYCHAIN_SERVICE, "-a", key, self.path)
+
+    def _add_line(self, item: Item, *, update: bool) -> Secret:
+        words = ["add-generic-password", *(["-U"] if update else [])]
+        words += ["-s", quote_security(KEYCHAIN_SERVICE), "-a", quote_security(item.key)]
+        words += ["-l", quote_security(item.label or item.key)]
+        words += ["-D", quote_security(item.description)] if item.description else []
+        if not item.trusted and not update:
+            words += ["-T", "''"]  # as aws-vault: every reader is asked about
+        data = item.data.reveal_bytes()
+        if all(32 <= byte < 127 for byte in data):
+            if decode_keychain_data(data) != data:
+                raise KeystoreError(
+                    f"{printable(item.key)!r} would be read back as something else", ""
+                )
+            words += ["-w", quote_security(data.decode())]
+        else:
+            words += ["-X", data.hex()]
+        return Secret(" ".join([*words, quote_security(self.path)]))
+
+    def _create(self) -> None:
+        """Make the keychain, with a password that a person chooses, and an hour until it locks."""
+        hint = f"security create-keychain {printable(self.path)}"
+        question = f"Password for the new keychain {printable(os.path.basename(self.path))}"
+
+        def ask(question: str) -> Secret:
+            return self.world.ask(question, hidden=True, timeout=PROMPT_WAIT_SECONDS, instead=hint)
+
+        password = ask(question)
+        if not password or password != ask("The same password again"):
+            raise UsageError("the password is empty, or the two differ", "try again")
+        word, path = quote_security(password.reveal()), quote_security(self.path)
+        self._interpret(Secret(f"create-keychain -p {word} {path}"))
+        self._run("set-keychain-settings", "-l", "-u", "-t", "3600", self.path)
+
+    # -- the tool ----------------------------------------------------------------
+
+    def _run(self, *arguments: str) -> Secret:
+        result = self._security(arguments)
+        if result.status != 0:
+            raise self._explain(result)
+        return result.output
+
+    def _interpret(self, line: Secret) -> None:
+        """Have ``security -i`` run one command, whose words no other program sees."""
+        result = self._security(["-i"], Secret(line.reveal_bytes() + b"\n"))
+        if result.status != 0 or "returned " in result.errors:
+            raise self._explain(
+                result.replace(errors="")
+            )  # it may quote what it did not understand
+
+    def _security(self, arguments: Sequence[str], stdin: Secret | None = None) -> ToolResult:
+        person = self.world.can_show()
+        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        try:
+            return self.world.run(["security", *arguments], stdin=stdin, timeout=timeout)
+        except ToolMissing:
+            raise self._missing_tool() from None
+        except ToolTimeout:
+            if person:
+                raise KeystoreError(
+                    f"nobody answered macOS's question about {self._shown()}", "try again"
+                ) from None
+            raise self._locked("waits for somebody to answer its question") from None
+
+    def _explain(self, result: ToolResult) -> KeystoreError:
+        status = result.status
+        if status == KEYCHAIN_MISSING_ITEM:
+            return ItemNotFound(f"there is no such item in {self._shown()}")
+        if status in KEYCHAIN_LOCKED:
+            return self._locked(KEYCHAIN_LOCKED[status])
+        if status in KEYCHAIN_FAILURES:
+            what, hint = KEYCHAIN_FAILURES[status]
+            return KeystoreError(f"{self._shown()} {what}", hint)
+        reason = last_line(result.errors) or f"status {status}"
+        return KeystoreError(f"{self._shown()} can't be used: {reason}", OTHER_KEYSTORE_HINT)
+
+    def _locked(self, what: str) -> LockedKeystore:
+        return LockedKeystore(
+            f"{self._shown()} {what}", f"security unlock-keychain {printable(self.path)}"
+        )
+
+    def _shown(self) -> str:
+        return f"the keychain {printable(os.path.basename(self.path))!r}"
+
+    def _missing_tool(self) -> KeystoreError:
+        return KeystoreError(
+            "security is not installed: the keychain is macOS's", OTHER_KEYSTORE_HINT
+        )
+
+
+KEYCHAIN_SERVICE = "aws-vault"
+
+
+def quote_security(word: str) -> str:
+    """Quote a word for ``security -i``; ValueError for what no word can hold."""
+    if any(character in word for character in "\n\r\0"):
+        raise KeystoreError("a word with a line break can't be given to security")
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def decode_keychain_data(data: bytes) -> bytes:
+    """Undo the hex in which ``security`` prints data that is not all printable ASCII."""
+    import re
+
+    if re.fullmatch(rb"(?:[0-9a-f]{2})+", data):
+        decoded = bytes.fromhex(data.decode())
+        if not all(32 <= byte < 127 for byte in decoded):
+            return decoded
+    return data
+
+
+def parse_keychain_dump(text: str, service: str) -> list[str]:
+    """Return the accounts of a service's generic passwords in what ``dump-keychain`` prints."""
+    import re
+
+    accounts = []
+    for entry in re.split(r"(?m)^keychain: ", text)[1:]:
+        fields = dict(re.findall(r'(?m)^    "(acct|svce)"<blob>=(.*)$', entry))
+        if 'class: "genp"' in entry and _keychain_blob(fields.get("svce", "")) == service:
+            accounts.append(_keychain_blob(fields.get("acct", "")))
+    return accounts
+
+
+def _keychain_blob(text: str) -> str:
+    """Read an attribute: ``"text"``, ``0xHEX  "octal"``, or ``<NULL>``."""
+    import re
+
+    encoded = re.match(r"0x([0-9A-F]+)", text)
+    if encoded:
+        return bytes.fromhex(encoded[1]).decode("utf-8", "surrogateescape")
+    return text[1:-1] if text.startswith('"') else ""
+
+
+class PassKind(Value):
+    """What tells passage from pass."""
+
+    name: str
+    folder_variable: str
+    folder: str
+    suffix: str
+    init_file: str
+    init_hint: str
+
+
+PASS = PassKind(
+    "pass", "PASSWORD_STORE_DIR", "~/.password-store", ".gpg", ".gpg-id", "pass init GPG-ID"
+)
+PASSAGE = PassKind(
+    "passage", "PASSAGE_DIR", "~/.passage/store", ".age", "", "see passage's own instructions"
+)
+# What pass, gpg and age print -> what it means, and what helps. The first that fits is taken.
+PASS_LOCKED = (
+    r"No pinentry|Inappropriate ioctl|cannot open .*tty|no tty|Screen or window too small"
+    r"|pinentry.*(not found|error)|No agent running|failed to read passphrase"
+)
+PASS_FAILURES = (
+    (r"[Cc]ancell?ed", "the passphrase was not given", "try again"),
+    (r"Bad passphrase|Bad PIN", "wrong passphrase", "try again"),
+    (
+        r"No secret key|no identity matched",
+        "none of your keys opens it",
+        "check that the key this store was made for is here: gpg --list-secret-keys",
+    ),
+    (
+        r"You must run|No public key|no valid (OpenPGP|recipient)|unusable public key|skipped:",
+        "the password store has no key that it can encrypt to",
+        "{init_hint}",
+    ),
+    (
+        r"No space left|[Rr]ead-only file system|Permission denied",
+        "the password store can't be written",
+        "",
+    ),
+)
+
+
+class Pass(Keystore):
+    """The ``pass`` password store, or ``passage``: one file for each item, listed by itself."""
+
+    def __init__(
+        self, world: World, kind: PassKind, folder: str, command: str, prefix: str
+    ) -> None:
+        self.world = world
+        self.kind = kind
+        self.name = kind.name
+        self.command = command or kind.name
+        named = folder or world.environ.get(kind.folder_variable, "")
+        self.folder = os.path.abspath(world.expand(named or kind.folder))
+        self.prefix = prefix.strip("/")
+
+    def identity(self) -> str:
+        return f"{self.name}:{os.path.realpath(self.folder)}:{self.prefix}"
+
+    def probe(self) -> str:
+        if not self.world.has_program(self.command):
+            raise self._missing()
+        if self.kind.init_file and not os.path.exists(
+            os.path.join(self.folder, self.kind.init_file)
+        ):
+            raise KeystoreError(
+                f"there is no password store in {printable(self.folder)}", self.kind.init_hint
+            )
+        if not os.path.isdir(self.folder):
+            raise KeystoreError(
+                f"there is no password store in {printable(self.folder)}", self.kind.init_hint
+            )
+        return ""
+
+    def refuse_name(self, key: str) -> str:
+        parts = self._entry_of(key).split("/")
+        if not key or any(part in ("", ".", "..") for part in parts):
+            return "its path would be another entry's"
+        if not self.prefix and key.startswith("-"):
+            return f"{self.name} would take it for an option"
+        if any(len(os.fsencode(part + self.kind.suffix)) > MAX_FILE_NAME_BYTES for part in parts):
+            return "its file name would be too long"
+        return super().refuse_name(key)
+
+    def get(self, key: str) -> Item:
+        self._check_entry(key)
+        result = self._run("show", self._entry_of(key))
+        return unwrap_item(key, result.output.stripped().reveal())
+
+    def set(self, item: Item) -> None:
+        reason = self.refuse_name(item.key)
+        if reason:
+            raise KeystoreError(f"{self.name} can't keep {printable(item.key)!r}: {reason}")
+        text = Secret(wrap_item(item))
+        self._run("insert", "-m", "-f", self._entry_of(item.key), stdin=text)
+
+    def delete(self, key: str) -> None:
+        self._check_entry(key)
+        self._run("rm", "-f", self._entry_of(key))
+
+    def keys(self) -> list[str]:
+        import re
+
+        root, suffix = os.path.join(self.folder, self.prefix), self.kind.suffix
+        names = [
+            name[: -len(suffix)]
+            for name in self.world.list_tree(root)
+            if name.endswith(suffix) and name.partition("/")[0] not in (".git", ".extensions")
+        ]
+        # The two slashes of an SSO token's URL are one in a path.
+        return [re.sub(rf"^({TOKEN_PREFIX}https?:/)(?=[^/])", r"\1/", name) for name in names]
+
+    def _entry_of(self, key: str) -> str:
+        """Return the entry of a key, joined as aws-vault joins it."""
+        if key.startswith(TOKEN_PREFIX):
+            key = key.replace("://", ":/", 1)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _check_entry(self, key: str) -> None:
+        path = os.path.join(self.folder, self._entry_of(key) + self.kind.suffix)
+        if self.refuse_name(key) or not os.path.exists(path):
+            raise not_stored(key)
+
+    def _run(self, *arguments: str, stdin: Secret | None = None) -> ToolResult:
+        person = self.world.can_ask() or self.world.can_show()
+        timeout = PROMPT_WAIT_SECONDS if person else TOOL_WAIT_SECONDS
+        environ = {**TOOL_ENVIRONMENT, self.kind.folder_variable: self.folder}
+        terminal = self.world.environ.get("GPG_TTY") or self.world.terminal_name()
+        if terminal:
+            environ["GPG_TTY"] = terminal
+        argv = [self.command, *arguments]
+        try:
+            result = self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
+        except ToolMissing:
+            raise self._missing() from None
+        except ToolTimeout:
+            raise KeystoreError(
+                f"{self.name} did not end within {timeout:.0f} seconds",
+                "it may wait for a passphrase, or for a hardware key to be touched",
+            ) from None
+        if result.status != 0:
+            raise self._explain(result)
+        return result
+
+    def _explain(self, result: ToolResult) -> KeystoreError:
+        import re
+
+        if re.search(PASS_LOCKED, result.errors):
+            return LockedKeystore(
+                f"{self.name} can't ask for its key's passphrase here: no pinentry, or no terminal",
+                "use a terminal with GPG_TTY=$(tty), or unlock the key first: pass show ENTRY",
+            )
+        for pattern, message, hint in PASS_FAILURES:
+            if re.search(pattern, result.errors):
+                return KeystoreError(
+                    f"{self.name}: {message} ({last_line(result.errors)})",
+                    hint.format(init_hint=self.kind.init_hint),
+                )
+        reason = last_line(result.errors) or f"status {result.status}"
+        return KeystoreError(f"{self.name} failed: {reason}", OTHER_KEYSTORE_HINT)
+
+    def _missing(self) -> KeystoreError:
+        return KeystoreError(
+            f"{printable(self.command)} is not installed",
+            f"install {self.name}, or name it with --pass-cmd; {OTHER_KEYSTORE_HINT}",
+        )
+
+
 class StoreSettings(Value):
     """What flags and variables say about the keystores."""
 
@@ -1971,6 +3415,13 @@ class StoreSettings(Value):
     passphrase: Secret | None = None
     passphrase_command: str = ""
     iterations: int = DEFAULT_ITERATIONS
+    keychain: str = "aws-vault"
+    collection: str = "awsvault"
+    kwallet: str = "aws-vault"
+    kwallet_folder: str = "aws-vault"
+    pass_dir: str = ""
+    pass_cmd: str = ""
+    pass_prefix: str = ""
 
 
 def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
@@ -1983,8 +3434,90 @@ def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
     )
 
 
-# A backend is one class above and one row here.
-BACKENDS: dict[str, Callable[[World, StoreSettings], Keystore]] = {"file": open_file_keystore}
+def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
+    """Return what opens pass or passage."""
+    return lambda world, settings: Pass(
+        world, kind, settings.pass_dir, settings.pass_cmd, settings.pass_prefix
+    )
+
+
+# A backend is one class above and one row here, in the order in which the first usable is taken.
+BACKENDS: dict[str, Callable[[World, StoreSettings], Keystore]] = {
+    "keychain": lambda world, settings: Keychain(world, settings.keychain),
+    "secret-service": lambda world, settings: SecretService(world, settings.collection),
+    "kwallet": lambda world, settings: KWalletKeystore(
+        world, settings.kwallet, settings.kwallet_folder
+    ),
+    "pass": open_pass(PASS),
+    "passage": open_pass(PASSAGE),
+    "file": open_file_keystore,
+}
+NOT_AUTOMATIC = frozenset({"passage"})
+
+
+class Choice(Value):
+    """Which keystore is used, and why; ``new`` if it is not remembered yet."""
+
+    backend: str
+    why: str
+    new: bool = False
+
+
+def choose_backend(world: World, settings: StoreSettings, named: str) -> Choice:
+    """Decide which keystore is used: the one named, the one remembered, or the first usable one.
+
+    Nothing is remembered here, and nobody is asked. KeystoreError if the memory can't be read.
+    """
+    if named:
+        return Choice(named, "named by --backend or AWS_VAULT_BACKEND")
+    remembered = remembered_backend(world)
+    if remembered:
+        return Choice(remembered, "remembered in ~/.awsvault/state.json")
+    if world.list_folder(world.expand(settings.file_dir)):
+        return Choice("file", "the file vault has items")
+    for name in BACKENDS:
+        if name not in NOT_AUTOMATIC and not refuse_backend(world, settings, name):
+            return Choice(name, "the first that can be used here", new=True)
+    return Choice("file", "no other can be used here", new=True)
+
+
+def refuse_backend(world: World, settings: StoreSettings, name: str) -> AwsVaultError | None:
+    """Return why a keystore can't be used, or None."""
+    try:
+        BACKENDS[name](world, settings).probe()
+    except AwsVaultError as error:
+        world.debug(f"{name}: {error.message}")
+        return error
+    return None
+
+
+STATE_HINT = "awsvault backends --use NAME sets it anew"
+
+
+def state_path(world: World) -> str:
+    """Return the path of what is remembered from one run to the next."""
+    return os.path.join(world.home(), ".awsvault", "state.json")
+
+
+def remembered_backend(world: World) -> str:
+    """Return the keystore that was chosen before, or nothing (KeystoreError)."""
+    path = state_path(world)
+    try:
+        data = parse_json_object(world.read_file(path, MAX_ITEM_BYTES).decode())
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else "it is damaged"
+        raise KeystoreError(f"can't read {printable(path)}: {reason}", STATE_HINT) from None
+    backend = data.get("backend")
+    if data.get("version") != 1 or not isinstance(backend, str) or backend not in BACKENDS:
+        raise KeystoreError(f"{printable(path)} was written by another version", STATE_HINT)
+    return backend
+
+
+def remember_backend(world: World, name: str) -> None:
+    """Have every later run use a keystore (AwsVaultError, OSError if that can't be written)."""
+    write_own_file(world, state_path(world), go_json({"version": 1, "backend": name}) + "\n")
 
 
 # ======================================================================
@@ -2030,9 +3563,9 @@ class Vault:
         text = self.keystore.get(profile).data.reveal()
         try:
             data = parse_json_object(text)
-            key_id, secret = data["AccessKeyID"], data["SecretAccessKey"]
-            if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret):
-                raise ValueError
+            key_id, secret = (
+                text_member(data, name) for name in ("AccessKeyID", "SecretAccessKey")
+            )
             token, expires = data.get("SessionToken"), data.get("Expires")
             expiration = (
                 parse_time(expires) if data.get("CanExpire") and isinstance(expires, str) else None
@@ -2100,12 +3633,16 @@ class Vault:
             )
             if made_for != fingerprint:
                 return None
+            key_id, secret, token = (
+                text_member(data, name)
+                for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+            )
             return Credentials(
-                data["AccessKeyId"],
-                Secret(data["SecretAccessKey"]),
-                Secret(data["SessionToken"]),
+                key_id,
+                Secret(secret),
+                Secret(token),
                 parse_time(data["Expiration"]),
-                account_id=data.get("AccountId", ""),
+                account_id=text_member(data, "AccountId") if "AccountId" in data else "",
             )
         except ItemNotFound:
             return None  # replaced between listing and reading
@@ -2122,8 +3659,10 @@ class Vault:
 
         A session whose name is too long for the store is not kept.
         """
-        if credentials.expiration is None or credentials.session_token is None:
+        if credentials.expiration is None or not credentials.session_token:
             return
+        if len(credentials.access_key_id) < 4:
+            return  # aws-vault crashes on such a session
         session = slot.key(int(credentials.expiration.timestamp()))
         if self.keystore.refuse_name(str(session)):
             self.world.say_once(
@@ -2961,7 +4500,7 @@ class Sts:
         A request that is refused because this machine's clock is wrong is made once more with AWS's
         time.
         """
-        self.world.load_libraries()
+        self.world.load_library("botocore")
         _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
@@ -3146,17 +4685,39 @@ def explain_failure(operation: str, error: Exception) -> AwsError:
 
 
 class Tools:
-    """What providers act with."""
+    """What providers act with: ``min_ttl`` is what a cached session must have left.
+
+    ``source_min_ttl`` is that of sessions that only sign for the next one; ``for_server``
+    asks for what running SDKs need, too.
+    """
 
     def __init__(
-        self, world: World, vault: Vault, sts: Sts, codes: MfaCodes, min_ttl: datetime.timedelta
+        self,
+        world: World,
+        vault: Vault,
+        sts: Sts,
+        codes: MfaCodes,
+        min_ttl: datetime.timedelta,
+        source_min_ttl: datetime.timedelta | None = None,
+        *,
+        for_server: bool = False,
     ) -> None:
         self.world = world
         self.vault = vault
         self.sts = sts
         self.codes = codes
         self.min_ttl = min_ttl
+        self.source_min_ttl = min_ttl if source_min_ttl is None else source_min_ttl
+        self.for_server = for_server
         self._stored: dict[str, Credentials] = {}
+
+    def for_source(self) -> Tools:
+        """Return the tools for a session that another is made from: its own age matters less."""
+        if not self.for_server and self.min_ttl == self.source_min_ttl:
+            return self
+        tools = Tools(self.world, self.vault, self.sts, self.codes, self.source_min_ttl)
+        tools._stored = self._stored
+        return tools
 
     def stored(self, profile: str) -> Credentials:
         """Return long-lived keys, read from the vault at most once."""
@@ -3210,17 +4771,29 @@ class SessionProvider(Provider):
 
     def retrieve(self, tools: Tools) -> Credentials:
         fingerprint = digest(*self.made_from(tools))
-        found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+        least = self.least_life(tools)
+        found = tools.vault.find_session(self.slot, fingerprint, least)
         if found:
             return found
         identity = tools.vault.keystore.identity()
         with tools.world.lock("session", identity, self.slot.key(0).prefix(), shared_refusals=True):
             # Another process may have made it while this one waited for the lock.
-            found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+            found = tools.vault.find_session(self.slot, fingerprint, least)
             return found or self._make(tools, fingerprint)
 
+    def least_life(self, tools: Tools) -> datetime.timedelta:
+        """Return how much of its life a cached session must have left: more for running SDKs."""
+        if not tools.for_server:
+            return tools.min_ttl
+        return max(tools.min_ttl, min(RENEW_AHEAD, self.duration / 3))
+
+    def cached(self, tools: Tools) -> Credentials | None:
+        """Return what is in the vault as long as it is valid at all."""
+        fingerprint = digest(*self.made_from(tools))
+        return tools.vault.find_session(self.slot, fingerprint, datetime.timedelta())
+
     def _make(self, tools: Tools, fingerprint: str) -> Credentials:
-        source = self.source.retrieve(tools)
+        source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
                 made = self.request(tools, source, (self.mfa.serial, tools.codes.code(self.mfa)))
@@ -3618,28 +5191,31 @@ def server_environment(
     ``served`` are the variables that point to the server: the container endpoint's, instance
     metadata's, or both.
     """
-    private = private_files(world, config, environ, {"default": {}})
     region = target.endpoint.region
     variables = {
-        "AWS_VAULT": target.name,
         **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
         **({} if METADATA_ENDPOINT in served else {"AWS_EC2_METADATA_DISABLED": "true"}),
         **without_proxy(environ, served.values()),
         **served,
+        "AWS_VAULT": target.name,
     }
-    return private.replace(environ={**private.environ, **variables})
+    folder = world.make_run_folder()
+    try:
+        private = private_files(world, config, environ, {"default": {}}, folder)
+        return proved(world, private.replace(environ={**private.environ, **variables}), served)
+    except BaseException:
+        world.remove_run_folder(folder)
+        raise
 
 
 def without_proxy(environ: Mapping[str, str], urls: Iterable[str]) -> dict[str, str]:
     """Return NO_PROXY in both spellings, extended by the hosts of the URLs among some texts."""
-    from urllib.parse import urlsplit
-
-    hosts = {urlsplit(url).hostname or "" for url in urls if url.startswith("http://")}
+    hosts = {split_url(url)[1] for url in urls if url.startswith("http://")}
     extended = {}
     for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
         text = environ.get(name) or environ.get(other) or ""
         present = [part.strip() for part in text.split(",") if part.strip()]
-        extended[name] = ",".join([*present, *sorted(hosts - {"", *present})])
+        extended[name] = ",".join([*present, *sorted(hosts - set(present))])
     return extended if hosts else {}
 
 
@@ -3648,19 +5224,19 @@ def private_files(
     config: ConfigFile,
     environ: Mapping[str, str],
     profiles: Mapping[str, Mapping[str, str]],
+    folder: str,
 ) -> ServerEnvironment:
     """Write the private config file: the person's, with what is given to ``profiles``.
 
     A credentials file that has one of these profiles too would win, so the command gets an empty
     one instead.
     """
-    folder = world.make_run_folder()
     config_file, empty_file = (os.path.join(folder, name) for name in ("config", "credentials"))
     text = private_config(config.text, profiles)
     files = {config_file: text.encode("utf-8", "surrogateescape")}
     variables, notes = {"AWS_CONFIG_FILE": config_file}, []
     shared = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
-    path = world.expand(shared) if shared else os.path.join(world.home(), ".aws", "credentials")
+    path = credentials_path(world, environ)
     clash = profile_in_credentials(world, path, profiles)
     if clash:
         files[empty_file] = b""
@@ -3670,19 +5246,20 @@ def private_files(
             "the command does not see this file"
         )
     for name, data in files.items():
-        fd = world.create_file(name)
-        try:
-            world.write_file(fd, data)
-        finally:
-            os.close(fd)
+        world.write_new(name, data)
     dropped = (*REMOVED_WITH_SERVER, *(() if shared else ("AWS_SHARED_CREDENTIALS_FILE",)))
     kept = {name: value for name, value in scrubbed(environ).items() if name not in dropped}
     return ServerEnvironment({**kept, **variables}, (*files, folder), tuple(notes))
 
 
+def credentials_path(world: World, environ: Mapping[str, str]) -> str:
+    """Return the path of the credentials file that SDKs read in an environment."""
+    named = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
+    return world.expand(named) if named else os.path.join(world.home(), ".aws", "credentials")
+
+
 def profile_in_credentials(world: World, path: str, profiles: Iterable[str]) -> str:
-    """Return which of some profiles the credentials file has; the first one if that can't be
-    told."""
+    """Return which of some profiles the credentials file has; the first if that can't be told."""
     try:
         text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
@@ -3699,16 +5276,20 @@ def ini_lines(text: str) -> list[str]:
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def section_names(header: str) -> set[str]:
+def header_names(header: str) -> set[str]:
     """Return every profile that some SDK may take a header for: quotes and blanks differ."""
     inner = header.strip()[1:]
     names = set()
     for text in (inner.partition("]")[0], inner.rpartition("]")[0]):
         words = text.translate({34: None, 39: None, 92: None}).split()
-        name = " ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words)
-        # botocore gives the keys of configparser's [DEFAULT] to every section.
-        names.add("default" if name.lower() == "default" else name)
+        names.add(" ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words))
     return names
+
+
+def section_names(header: str) -> set[str]:
+    """Return the profiles that get a section's keys: botocore gives those of [DEFAULT] to all."""
+    names = header_names(header)
+    return names | {"default"} if "default" in map(str.lower, names) else names
 
 
 class ConfigRewriter:
@@ -3725,6 +5306,7 @@ class ConfigRewriter:
         self.waiting: list[str] = []
         self.placed: set[str] = set()
         self.dropped_indent = -1
+        self.key_indent = MAX_CONFIG_BYTES  # deeper than any line: a section begins without a key
 
     def copy(self, line: str) -> None:
         """Take the next line."""
@@ -3738,6 +5320,7 @@ class ConfigRewriter:
             self._place(line[:indent])
             if not self._drops(bare, indent):
                 self.kept.append(line)
+            self.key_indent = min(indent, self.key_indent)
 
     def finish(self) -> str:
         """Return the new text, with sections for the profiles that had none."""
@@ -3745,17 +5328,22 @@ class ConfigRewriter:
         for name, settings in self.given.items():
             if settings and name not in self.placed:
                 self.kept += ["", f"[{profile_section(name)}]", *_setting_lines(settings)]
-        return "\n".join(self.kept) + "\n"
+        return "\n".join(self.kept).rstrip("\n") + "\n"
 
     def _header(self, line: str, indent: int) -> None:
-        self._place("")
         names = section_names(line)
-        self.sections = names | (self.sections if indent else set())
-        mine = sorted(names & set(self.given))
+        if indent > self.key_indent:
+            # For botocore the rest of a value, for others a section.
+            self.sections |= names
+            self.kept.append(line)
+            return
+        self._place("")
+        self.kept.append(line)
+        mine = sorted(header_names(line) & set(self.given))
         self.placed.update(mine)
         self.waiting = [text for name in mine for text in _setting_lines(self.given[name])]
-        self.dropped_indent = -1
-        self.kept.append(line)
+        self.sections = names
+        self.dropped_indent, self.key_indent = -1, MAX_CONFIG_BYTES
 
     def _place(self, indent: str) -> None:
         # As far to the right as the section's own lines, which otherwise would continue ours.
@@ -3785,10 +5373,232 @@ def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
     return rewriter.finish()
 
 
+# Files that old SDKs read keys from, before they ask a server.
+BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
+
+
+def proved(
+    world: World, child: ServerEnvironment, served: Mapping[str, str], process: str = ""
+) -> ServerEnvironment:
+    """Return the environment if SDKs that start in it end at us; else AwsVaultError says why.
+
+    ``process`` is our own credential_process, where there is no server.
+    """
+    found = next(outranking(world, child.environ, served, process), None)
+    if found:
+        raise AwsVaultError(f"{found[0]} would be used instead of awsvault's credentials", found[1])
+    return child
+
+
+def outranking(
+    world: World, environ: Mapping[str, str], served: Mapping[str, str], process: str
+) -> Iterator[tuple[str, str]]:
+    """Yield what SDKs would find in an environment before they come to us, each with what helps.
+
+    Reads the files as they are now, and as botocore does: by Python's own parser.
+    """
+    for name in sorted(set(environ) - set(served)):
+        if name in REMOVED_VARIABLES or name.startswith(REMOVED_PREFIX):
+            yield f"the variable {name}", f"unset {name}"
+    config = environ.get("AWS_CONFIG_FILE", "")
+    for key, value in default_settings(world, config):
+        if outranks(key) and (key, value) != ("credential_process", process):
+            yield (
+                f"{printable(key)} in [default] of {printable(config)}",
+                "take it out of the config file",
+            )
+    path = credentials_path(world, environ)
+    if profile_in_credentials(world, path, ["default"]):
+        yield f"[default] in {printable(path)}", "give that section another name"
+    for file in () if process else BOTO_FILES:
+        settings = dict(section_settings(world, world.expand(file), "Credentials"))
+        if settings.get("aws_access_key_id"):
+            yield f"the key in {file}", "take it out of that file"
+    if not process and environ.get("AWS_EC2_METADATA_DISABLED") and METADATA_ENDPOINT in served:
+        yield "AWS_EC2_METADATA_DISABLED", "unset AWS_EC2_METADATA_DISABLED"
+
+
+def default_settings(world: World, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values that botocore finds for the default profile."""
+    for section in ("default", "profile default"):
+        yield from section_settings(world, path, section)
+
+
+def section_settings(world: World, path: str, section: str) -> list[tuple[str, str]]:
+    """Return a section's keys and values as configparser reads them; none of what it refuses."""
+    import configparser
+
+    parser = configparser.RawConfigParser()
+    try:
+        text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
+        parser.read_string("\n".join(ini_lines(text)))
+        return parser.items(section)
+    except (OSError, configparser.Error):
+        return []
+
+
 def sweep_leftovers(world: World) -> None:
     """Remove the files of commands that were killed before anything could remove them."""
     for folder in world.dead_run_folders():
         world.remove_run_folder(folder)
+
+
+# Where names stand in a command line that programs of all kinds cut up.
+PROCESS_NAME = r"[A-Za-z0-9._@+/][A-Za-z0-9._@+/-]*"
+PROCESS_SAFE = r"[A-Za-z0-9._@+/=:,-]+"
+PROCESS_BAD = '"\\$`!%'
+
+
+def process_line(words: Sequence[str]) -> str:
+    """Write a command for credential_process; UsageError for what SDKs would read differently.
+
+    They leave the cutting to sh, shlex or cmd, and in some a blank and ``#`` or ``;`` end a value.
+    """
+    import re
+
+    quoted = []
+    for word in words:
+        if re.fullmatch(PROCESS_SAFE, word):
+            quoted.append(word)
+        elif set(word) & set(PROCESS_BAD) or re.search(r"\s[#;]", word) or printable(word) != word:
+            raise UsageError(
+                f"{printable(word)!r} can't be written so that every SDK reads it alike",
+                "put this program, its Python and your home folder under plain names",
+            )
+        else:
+            quoted.append(f'"{word}"')
+    return " ".join(quoted)
+
+
+def check_process_name(name: str) -> None:
+    """Refuse a profile's name that can't stand in a credential_process (UsageError)."""
+    import re
+
+    if not re.fullmatch(PROCESS_NAME, name):
+        raise UsageError(
+            f"--process: {printable(name)!r} can't be used in a credential_process",
+            "letters, digits and . _ @ + / - are allowed, and no dash at the start",
+        )
+
+
+SETTINGS_FILE = "awsvault.json"
+
+
+def process_environment(
+    world: World,
+    config: ConfigFile,
+    environ: Mapping[str, str],
+    targets: Sequence[ProfileConfig],
+    memory: bytes,
+) -> ServerEnvironment:
+    """Make the environment of a command whose SDKs start this program for each of some profiles.
+
+    The first one is also [default]. ``memory`` is what the program needs to know then: remember().
+    """
+    folder = world.make_run_folder()
+    settings_file = os.path.join(folder, SETTINGS_FILE)
+    try:
+        given = _process_settings(world, settings_file, targets)
+        world.write_new(settings_file, memory)
+        private = private_files(world, config, environ, given, folder)
+        region = targets[0].endpoint.region if len(targets) == 1 else ""
+        variables = {
+            **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_VAULT": targets[0].name,
+        }
+        child = private.replace(
+            environ={**private.environ, **variables}, files=(settings_file, *private.files)
+        )
+        return proved(world, child, {}, given["default"]["credential_process"])
+    except BaseException:
+        world.remove_run_folder(folder)
+        raise
+
+
+def _process_settings(
+    world: World, settings_file: str, targets: Sequence[ProfileConfig]
+) -> dict[str, dict[str, str]]:
+    """Return what is given to each profile, and to [default], in the private config file."""
+    given: dict[str, dict[str, str]] = {}
+    for target in targets:
+        words = [*world.self_command(), "export", "--for-process", settings_file, target.name]
+        given[target.name] = {"credential_process": process_line(words)}
+        if target.endpoint.region:
+            given[target.name]["region"] = target.endpoint.region
+    return {**given, "default": given[targets[0].name]}
+
+
+def remember(config: ConfigFile, environ: Mapping[str, str], flags: Mapping[str, object]) -> bytes:
+    """Write down what a later start inside the command can't see: no secrets, but settings.
+
+    ``environ`` of the result has null for a variable that was not set.
+    """
+    names = {name for row in SETTINGS.values() for name in row.env} | {"AWS_MIN_TTL"}
+    settings = {name: environ.get(name) for name in sorted(names)}
+    settings["AWS_CONFIG_FILE"] = os.path.abspath(config.path)
+    return go_json({"version": 1, "environ": settings, "flags": dict(flags)}).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def recall(world: World, path: str) -> dict[str, object]:
+    """Put back the variables that remember() wrote down, and return the flags (AwsVaultError)."""
+    try:
+        if not world.file_is_safe(path):
+            raise UsageError(f"{printable(path)} can have been written by others")
+        memory = parse_json_object(world.read_file(path, MAX_ITEM_BYTES).decode())
+        environ, flags = memory["environ"], memory["flags"]
+    except FileNotFoundError:
+        raise AwsVaultError(
+            "the command that these credentials were for has ended", "start it again"
+        ) from None
+    except (ValueError, KeyError):
+        raise UsageError(f"{printable(path)} is not a settings file of awsvault's") from None
+    for name, value in environ.items():
+        world.environ.pop(name, None)
+        if isinstance(value, str):
+            world.environ[name] = value
+    return {name: value for name, value in flags.items() if value}
+
+
+def keep_for_command(
+    world: World,
+    process: tuple[int, str],
+    folder: str,
+    documents: Mapping[str, Secret],
+    report: Callable[[bytes], None],
+) -> None:
+    """Remove a command's files when it has ended; until then hand out its first credentials.
+
+    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
+    of its own, and reports when it is there.
+    """
+    import select
+
+    world.harden()
+    with world.listen_privately(folder) as listener:
+        report(b"ready")
+        pid, started = process
+        fd = world.ending_descriptor(pid)
+        while world.process_started(pid) == started:
+            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
+            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
+            if listener.fileno() in ready:
+                _hand_over(world, listener, documents)
+    world.remove_run_folder(folder)
+
+
+def _hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(SOCKET_SECONDS)
+        try:
+            if world.peer_is_ours(connection):
+                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
+        except OSError:
+            return  # a client that went away, or never asked
 
 
 def default_shell(environ: Mapping[str, str]) -> str:
@@ -3886,6 +5696,21 @@ class Options(Value):
     store: StoreSettings = StoreSettings()
 
 
+# How much of a new session's life may have passed on its way to us.
+ANSWER_DELAY = datetime.timedelta(minutes=1)
+
+
+def too_short(
+    target: ProfileConfig, left: datetime.timedelta, least: datetime.timedelta
+) -> AwsVaultError:
+    """Return the error of a profile whose new session lasts less than --min-ttl asks for."""
+    return AwsVaultError(
+        f"a new session of {printable(target.name)!r} lasts {format_duration(left)}, "
+        f"--min-ttl asks for {format_duration(least)}",
+        "ask for a longer one with --duration, or for less with --min-ttl",
+    )
+
+
 class App:
     """What commands work with; the config file and the vault are opened when first used."""
 
@@ -3894,6 +5719,7 @@ class App:
         self.options = options
         self._config: ConfigFile | None = None
         self._vault: Vault | None = None
+        self._codes: MfaCodes | None = None
 
     @property
     def config(self) -> ConfigFile:
@@ -3941,17 +5767,71 @@ class App:
         return load_profile(self.config, profile, flags, self.world.environ, self.vault.profiles())
 
     def retrieve(
-        self, target: ProfileConfig, *, no_session: bool, mfa_token: Secret | None
+        self,
+        target: ProfileConfig,
+        *,
+        no_session: bool,
+        mfa_token: Secret | None,
+        least: datetime.timedelta | None = None,
+        early: bool = False,
     ) -> Credentials:
-        """Get a profile's credentials by its chain, and say what the person should know."""
+        """Get a profile's credentials by its chain, and say what the person should know.
+
+        They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
+        are made anew if ``early`` finds them in the last part of their life.
+        """
+        provider = self._planned(target, no_session).provider
+        if least and isinstance(provider, SessionProvider) and provider.duration < least:
+            raise too_short(target, provider.duration, least)
+        credentials = provider.retrieve(self._tools(mfa_token, least, early))
+        if least and credentials.expiration:
+            left = credentials.expiration - self.world.now()
+            if left + ANSWER_DELAY < least:
+                raise too_short(target, left, least)
+        return credentials
+
+    def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
+        """Return a profile's session from the vault while it is valid at all, asking nobody."""
+        provider = self._planned(target, no_session).provider
+        tools = self._tools(None, None, False)
+        return provider.cached(tools) if isinstance(provider, SessionProvider) else None
+
+    def _planned(self, target: ProfileConfig, no_session: bool) -> Plan:
         plan = plan_chain(target, self.vault.profiles(), no_session=no_session)
         for note in plan.notes:
-            self.world.say(f"note: {note}")
+            self.world.say_once(f"note: {note}")
         self.world.debug(f"chain: {printable(plan.provider.describe())}")
-        codes = MfaCodes(self.world, mfa_token, self.options.prompt)
-        return plan.provider.retrieve(
-            Tools(self.world, self.vault, Sts(self.world), codes, self.min_ttl())
+        return plan
+
+    def _tools(
+        self, mfa_token: Secret | None, least: datetime.timedelta | None, early: bool
+    ) -> Tools:
+        # One code is for one device: it is not given a second time for the next profile.
+        self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
+        min_ttl = max(self.min_ttl(), least) if least else self.min_ttl()
+        return Tools(
+            self.world,
+            self.vault,
+            Sts(self.world),
+            self._codes,
+            min_ttl,
+            self.min_ttl(),
+            for_server=early,
         )
+
+    def remembered_flags(self) -> dict[str, str]:
+        """Return the global flags that a later start inside the command needs, and no secret."""
+        store = self.options.store
+        at_home = store.file_dir.startswith("~/")
+        return {
+            "backend": self.options.backend,
+            "file_dir": store.file_dir if at_home else os.path.abspath(store.file_dir),
+            "file_passphrase_command": store.passphrase_command,
+        }
+
+    def opens_alone(self) -> bool:
+        """Tell whether the vault can be opened again inside a command, without a person."""
+        return self.vault.keystore.name != "file" or bool(self.options.store.passphrase_command)
 
     def min_ttl(self) -> datetime.timedelta:
         """Return how much of its life a cached session must have left."""
@@ -4167,6 +6047,8 @@ def exec_command(
     mfa_token: str,
     mfa_token_fd: str,
     json: bool,
+    process: Sequence[str] = (),
+    min_ttl: str = "",
 ) -> int:
     """Run a command, or a shell, with a profile's credentials in its environment, in place of this
     process."""
@@ -4180,8 +6062,13 @@ def exec_command(
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
     path = world.find_program(words[0])
+    least = parse_duration(min_ttl) if min_ttl else None
+    if process:
+        flags = {"duration": duration, "no_session": no_session, "region": region}
+        child = prepare_processes(app, profile, process, flags, token, least)
+        become(app, child, path, words)
     target = app.resolve(app.known_profile(profile), duration, region)
-    credentials = app.retrieve(target, no_session=no_session, mfa_token=token)
+    credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
     if (
         not command
         and world.is_terminal(1)
@@ -4195,6 +6082,136 @@ def exec_command(
     world.replace_process(path, words, environ)
 
 
+def prepare_processes(
+    app: App,
+    profile: str,
+    process: Sequence[str],
+    flags: Mapping[str, Any],
+    token: Secret | None,
+    least: datetime.timedelta | None,
+) -> ServerEnvironment:
+    """Get each profile's credentials once, and leave to the command what it gets them anew with."""
+    world = app.world
+    check_process_names(profile, process, world.environ)
+    sweep_leftovers(world)
+    targets = [
+        app.resolve(app.known_profile(name), flags["duration"], flags["region"])
+        for name in dict.fromkeys(process)
+    ]
+    first: dict[str, Credentials] = {}
+    for target in targets:
+        first[target.name] = app.retrieve(
+            target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
+        )
+    memory = remember(app.config, world.environ, {**flags, **app.remembered_flags()})
+    child = process_environment(world, app.config, world.environ, targets, memory)
+    try:
+        say_end(app, first.values())
+        start_keeper(world, child.files[-1], first)
+    except BaseException:
+        world.remove_run_folder(child.files[-1])
+        raise
+    return child
+
+
+def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Refuse what --process can't do (UsageError)."""
+    for name in names:
+        check_process_name(name)
+    if profile:
+        raise UsageError(
+            f"--process names the profiles, so {printable(profile)!r} can only be the command",
+            "put -- before the command",
+        )
+    if "default" in names[1:] and names[0] != "default":
+        raise UsageError(
+            "--process: the first profile is the command's default", "name default first"
+        )
+    if len(set(names)) > 1 and environ.get("AWS_ROLE_ARN"):
+        raise UsageError(
+            "AWS_ROLE_ARN is set, and would be the role of each of the profiles",
+            "unset AWS_ROLE_ARN",
+        )
+
+
+def say_end(app: App, credentials: Iterable[Credentials]) -> None:
+    """Tell the person when the command's credentials end, where nothing can renew them."""
+    ends = [one.expiration for one in credentials if one.expiration]
+    if ends and not app.opens_alone():
+        app.world.say(
+            f"note: the vault's passphrase is not given to the command, so its credentials end "
+            f"{format_time(min(ends))}; --file-passphrase-command would renew them"
+        )
+
+
+def start_keeper(world: World, folder: str, credentials: Mapping[str, Credentials]) -> None:
+    """Start the process that removes the command's files when it ends (AwsVaultError)."""
+    documents = {
+        name: Secret(export_json(name, one, ""))
+        for name, one in credentials.items()
+        if one.expiration
+    }
+    pid = world.process_id()
+    process = (pid, world.process_started(pid))
+    if not world.fork_detached(
+        lambda report: keep_for_command(world, process, folder, documents, report)
+    ):
+        raise AwsVaultError("the process that removes the command's files could not be started")
+
+
+def become(app: App, child: ServerEnvironment, path: str, words: Sequence[str]) -> NoReturn:
+    """Say what there is to say, and replace this process by the command."""
+    for note in child.notes:
+        app.world.say_once(note)
+    app.world.replace_process(path, words, child.environ)
+
+
+class ProcessAnswer:
+    """What an SDK gets that started us inside the command, in the order of preference."""
+
+    def __init__(self, app: App, target: ProfileConfig, no_session: bool, folder: str) -> None:
+        self.app = app
+        self.target = target
+        self.no_session = no_session
+        self.folder = folder
+
+    def document(self) -> str:
+        """Return credentials, renewed in time or still valid; else AwsVaultError says how."""
+        try:
+            made = self.app.retrieve(
+                self.target, no_session=self.no_session, mfa_token=None, early=True
+            )
+            return export_json(self.target.name, made, "")
+        except AwsVaultError as error:
+            valid = self._from_vault() or self._from_keeper()
+            if not valid:
+                raise self._with_hint(error) from None
+            return valid
+
+    def _from_vault(self) -> str:
+        try:
+            found = self.app.cached(self.target, no_session=self.no_session)
+        except AwsVaultError:
+            return ""
+        return export_json(self.target.name, found, "") if found else ""
+
+    def _from_keeper(self) -> str:
+        world = self.app.world
+        answer = world.ask_privately(self.folder, self.target.name.encode()).decode()
+        try:
+            ends = parse_time(parse_json_object(answer)["Expiration"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return answer if ends > world.now() else ""
+
+    def _with_hint(self, error: AwsVaultError) -> AwsVaultError:
+        if not isinstance(error, NeedsPerson):
+            return error
+        renew = f"run awsvault exec {printable(self.target.name)} in another terminal to renew"
+        again = "start it again, with --file-passphrase-command or a native keystore"
+        return NeedsPerson(error.message, renew if self.app.opens_alone() else again)
+
+
 def export_command(
     app: App,
     *,
@@ -4205,8 +6222,14 @@ def export_command(
     region: str,
     mfa_token: str,
     mfa_token_fd: str,
+    for_process: str = "",
 ) -> int:
     """Print a profile's credentials on standard output in a chosen form."""
+    if for_process:
+        target = app.resolve(app.known_profile(profile), duration, region)
+        answer = ProcessAnswer(app, target, no_session, os.path.dirname(for_process))
+        app.world.out(answer.document())
+        return 0
     app.refuse_nesting()
     token = read_mfa_token(app.world, mfa_token, mfa_token_fd)
     target = app.resolve(app.known_profile(profile), duration, region)
@@ -4258,12 +6281,14 @@ def version_command(app: App, *, json: bool, verify: bool) -> int:
         findings = world.bundle.verify()
         for finding in findings:
             world.say(f"error: {printable(finding)}")
+        if not findings:
+            world.out(f"{world.bundle.sha256()}  {printable(world.bundle.path)}\n")
+            world.out("intact, not authentic: compare the sum with the published one\n")
         return 1 if findings else 0
     if json:
+        own = {"awsvault": __version__, "python": sys.version.split()[0]}
         parts = world.bundle.manifest() if world.bundle else {}
-        world.out(
-            go_json({"awsvault": __version__, "python": sys.version.split()[0], **parts}) + "\n"
-        )
+        world.out(go_json({**own, "openssl": openssl_version(world), **parts}) + "\n")
     else:
         world.out(f"{__version__}\n")
     return 0
@@ -4286,6 +6311,7 @@ class Option(Value):
     choices: tuple[str, ...] = ()
     check: Callable[[str], object] | None = None
     hidden: bool = False
+    repeated: bool = False
 
     @property
     def dest(self) -> str:
@@ -4365,10 +6391,22 @@ LIST_OPTIONS = (
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     switch(("--json", "-j"), "as export --format=json", hidden=True),
+    Option(
+        ("--process",),
+        "let SDKs start awsvault for this profile; the first is the default, others may follow",
+        repeated=True,
+        default=(),
+    ),
+    Option(
+        ("--min-ttl",),
+        "how long the credentials must last at least, or the command is not started",
+        check=parse_duration,
+    ),
 )
 EXPORT_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     Option(("--format",), "the form", default="env", choices=tuple(EXPORT_FORMATS)),
+    Option(("--for-process",), "answer an SDK inside a command", hidden=True),
 )
 REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
@@ -4512,6 +6550,7 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             *option.names,
             dest=option.dest,
+            action="append" if option.repeated else "store",
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
             metavar=option.dest.rpartition("_")[2].upper(),
         )
@@ -4614,12 +6653,23 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         command = environ[by_command]
     elif environ.get("AWS_VAULT_FILE_PASSPHRASE"):
         passphrase = Secret(environ["AWS_VAULT_FILE_PASSPHRASE"])
+    if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
+        _close_unread(world, environ[by_fd])
     return StoreSettings(
         values["file_dir"],
         passphrase,
         command,
         _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
     )
+
+
+def _close_unread(world: World, fd: str) -> None:
+    # A flag won, but the command must not find a passphrase in an open descriptor.
+    try:
+        if fd.isascii() and fd.isdigit():
+            world.read_descriptor(int(fd), MAX_PASSPHRASE_BYTES)
+    except OSError:
+        return
 
 
 def _iterations(text: str) -> int:
@@ -4653,7 +6703,10 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     parsed, unknown = make_parser(line.command).parse_known_args(line.flags)
     if unknown:
         raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(line.command))
-    values = option_values(options, vars(parsed), world.environ)
+    given = vars(parsed)
+    if given.get("for_process"):
+        given = {**given, **recall(world, given["for_process"]), "input": False}
+    values = option_values(options, given, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
         world.environ, "AWS_VAULT_NO_INPUT"

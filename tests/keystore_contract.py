@@ -1,0 +1,180 @@
+"""What every keystore must do, whatever keeps its items."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+import awsvault
+from awsvault import Item, ItemNotFound, KeystoreError, Secret
+
+ODD_NAMES = [
+    "a/b",
+    "a:b",
+    "50%",
+    "%41",
+    "two words",
+    " around ",
+    "grüße-日本",
+    "https://example.com/start",
+    "oidc:https://example.awsapps.com/start",
+    "-x",
+    "--all",
+    ".hidden",
+    "it's",
+    'say "hi"',
+    "back\\slash",
+    "a=b",
+    "{brace}",
+    "$(id)",
+    "a,b",
+    "sts.GetSessionToken,cHJvZA,YXJuOmF3czppYW06OjE6bWZhL2pvbg,1999999999",
+    "n" * 100,
+]
+VALUES = {
+    "json": b'{"AccessKeyID":"AKIADUMMYEXAMPLE0001","SecretAccessKey":"it\'s+a/dummy\\"key"}',
+    "newlines": b"first\n\nsecond\r\nthird\n",
+    "no newline": b"first",
+    "a session of 2 kB": b'{"SessionToken":"' + b"t" * 2000 + b'"}',
+    "64 kB": bytes(range(33, 97)) * 1024,
+    "unicode": "{grüße: 日本}".encode(),
+    "looks like hex": b"00ff10",
+    "every byte": bytes(range(256)),
+    "empty": b"",
+}
+
+
+class RecordingWorld(awsvault.World):
+    """A world that remembers every program it ran, with its environment."""
+
+    def __init__(self, environ):
+        super().__init__()
+        self.environ = dict(environ)
+        self.may_ask = False
+        self.calls = []
+
+    def run(self, argv, *, environ=None, **options):
+        self.calls.append((list(argv), {**awsvault.scrubbed(self.environ), **(environ or {})}))
+        return super().run(argv, environ=environ, **options)
+
+    def tools(self):
+        """The programs that were run, in order."""
+        return [argv[0] for argv, _environ in self.calls]
+
+    def assert_hidden(self, *secrets):
+        """None of the secrets, nor its base64 or hex, stood in an argv or an environment."""
+        for secret in filter(None, secrets):
+            for form in (secret.decode("latin-1"), base64.b64encode(secret).decode(), secret.hex()):
+                for argv, environ in self.calls:
+                    assert not any(form in word for word in argv), argv
+                    assert not any(form in str(value) for value in environ.values()), argv
+
+
+class KeystoreContract:
+    """The contract. A subclass has a fixture `store`: an empty keystore over a RecordingWorld."""
+
+    def test_missing(self, store):
+        with pytest.raises(ItemNotFound):
+            store.get("nobody")
+
+    def test_set_and_get(self, store):
+        secret = VALUES["json"]
+        store.set(item("prod", secret))
+        assert store.get("prod").data == Secret(secret)
+        assert store.keys() == ["prod"]
+        store.world.assert_hidden(secret, b"it's+a/dummy")
+
+    def test_replace(self, store):
+        store.set(item("prod", b"{old}"))
+        store.set(item("dev", b"{other}"))
+        store.set(item("prod", b"{new}"))
+        assert store.get("prod").data == Secret(b"{new}")
+        assert store.get("dev").data == Secret(b"{other}")
+        assert sorted(store.keys()) == ["dev", "prod"]
+
+    def test_delete(self, store):
+        store.set(item("prod", b"{one}"))
+        store.set(item("dev", b"{two}"))
+        store.delete("prod")
+        assert store.keys() == ["dev"]
+        with pytest.raises(ItemNotFound):
+            store.get("prod")
+        assert store.get("dev").data == Secret(b"{two}")
+
+    def test_delete_missing(self, store):
+        store.set(item("prod", b"{one}"))
+        with pytest.raises(ItemNotFound):
+            store.delete("dev")
+        assert store.keys() == ["prod"]
+
+    def test_list_of_nothing(self, store):
+        assert store.keys() == []
+
+    def test_names_do_not_run_into_each_other(self, store):
+        names = ["a", "ab", "A", "a b"]
+        for name in names:
+            store.set(item(name, name.encode() + b"{}"))
+        assert sorted(store.keys()) == sorted(names)
+        store.delete("a")
+        assert sorted(store.keys()) == sorted(names[1:])
+        assert store.get("ab").data == Secret(b"ab{}")
+
+    def test_odd_names(self, store):
+        kept = []
+        for name in ODD_NAMES:
+            if store.refuse_name(name):
+                with pytest.raises(KeystoreError):
+                    store.set(item(name, b"{value}"))
+                with pytest.raises(ItemNotFound):
+                    store.get(name)
+                continue
+            store.set(item(name, name.encode() + b"{}"))
+            kept.append(name)
+        assert sorted(store.keys()) == sorted(kept)
+        for name in kept:
+            assert store.get(name).data == Secret(name.encode() + b"{}"), name
+        for name in kept:
+            store.delete(name)
+        assert store.keys() == []
+
+    @pytest.mark.parametrize("name", ["", "a\nb", "a\0b", "a\x1bb", "a\u202eb"])
+    def test_names_that_nothing_keeps(self, store, name):
+        with pytest.raises(KeystoreError):
+            store.set(item(name, b"{value}"))
+        assert store.keys() == []
+
+    @pytest.mark.parametrize("kind", VALUES)
+    def test_a_value_comes_back_or_is_refused_before_anything_is_written(self, store, kind):
+        store.set(item("prod", b"{old}"))
+        try:
+            store.set(item("prod", VALUES[kind]))
+        except KeystoreError:
+            assert store.get("prod").data == Secret(b"{old}")
+            with pytest.raises(KeystoreError):
+                store.set(item("new", VALUES[kind]))
+            assert store.keys() == ["prod"]
+        else:
+            assert store.get("prod").data == Secret(VALUES[kind])
+        if len(VALUES[kind]) > 10:
+            store.world.assert_hidden(VALUES[kind])
+
+    def test_long_lived_keys(self, store):
+        store.set(Item("prod", Secret(VALUES["json"]), "aws-vault (prod)"))
+        assert "prod" in store.keys()
+        assert store.refuse_name("prod") == ""
+
+    def test_two_processes(self, store, another):
+        store.set(item("prod", b"{one}"))
+        other = another()
+        assert other.get("prod").data == Secret(b"{one}")
+        other.set(item("prod", b"{two}"))
+        assert store.get("prod").data == Secret(b"{two}")
+        other.delete("prod")
+        with pytest.raises(ItemNotFound):
+            store.get("prod")
+
+
+def item(name, data):
+    """A session-like item: one that the tool that stored it may read."""
+    return Item(name, Secret(data), f"label of {name}", "kind", trusted=True)
