@@ -3779,43 +3779,70 @@ class ConfigFile:
         """Return a section's keys and values, by its name as it stands in the brackets; empty if
         there is none."""
         if name not in self._parsed:
-            lines: list[str] = []
+            values: dict[str, str] = {}
             for start, end in self._spans.get(name, ()):
-                lines += self._logical_lines(start, end)
-            self._parsed[name] = _parse_lines(lines) if lines else {}
+                values.update(self._read_span(start, end))
+            self._parsed[name] = {key: _clean_value(value) for key, value in values.items()}
         return self._parsed[name]
 
-    def _logical_lines(self, start: int, end: int) -> list[str]:
-        """Turn a section's lines into configparser's dialect: joined, and indented only where a
-        value is nested."""
-        lines: list[str] = []
-        position, nesting = start, False
-        iterator = iter(self.text[start:end].split("\n"))
-        for line in iterator:
-            here, position = position, position + len(line) + 1
-            while line.rstrip().endswith("\\"):
-                following = next(iterator, "")
-                position += len(following) + 1
-                line = line.rstrip()[:-1] + following.strip()
+    def _read_span(self, start: int, end: int) -> dict[str, str]:
+        """Read the lines of one section: of repeated keys the last one counts, keys are lower case.
+
+        A key without a value takes the indented lines below it as its value, each after a newline.
+        """
+        values: dict[str, str] = {}
+        nested_in = ""
+        for position, line, rest in _joined_lines(self.text, start, end):
             bare = line.strip()
             if not bare or bare[0] in "#;":
                 continue
-            if nesting and line[0] in " \t":
-                lines.append(line)
+            if nested_in and line[0] in " \t":
+                values[nested_in] += f"\n{bare}"
                 continue
             key, value = _split_line(bare)
             if not key:
-                raise ConfigError(f"{self._where(here)}: not a line of the form key = value")
-            quote = next((mark for mark in ("`", '"""') if value.startswith(mark)), "")
-            while quote and (not value.endswith(quote) or len(value) < 2 * len(quote)):
-                following_line = next(iterator, None)
-                if following_line is None:
-                    break
-                position += len(following_line) + 1
-                value += f"\n {following_line.strip()}"
-            nesting = not value
-            lines.append(f"{key} = {value}")
-        return lines
+                raise ConfigError(f"{self._where(position)}: not a line of the form key = value")
+            values[key.lower()] = _raw_value(value, rest)
+            nested_in = "" if value else key.lower()
+        return values
+
+
+def _joined_lines(
+    text: str, start: int, end: int
+) -> Iterator[tuple[int, str, Callable[[], str | None]]]:
+    """Yield a section's lines, a trailing backslash joining the next one, each with its position.
+
+    The third value takes the following line away, for a value that goes on there (None at the end).
+    """
+    lines = text[start:end].split("\n")
+    index, position = 0, start
+
+    def take() -> str | None:
+        nonlocal index, position
+        if index == len(lines):
+            return None
+        index, position = index + 1, position + len(lines[index]) + 1
+        return lines[index - 1]
+
+    while index < len(lines):
+        here, line = position, take() or ""
+        while line.rstrip().endswith("\\"):
+            line = line.rstrip()[:-1] + (take() or "").strip()
+        yield here, line, take
+
+
+def _raw_value(value: str, rest: Callable[[], str | None]) -> str:
+    """Return a value; one in back-quotes or three quotes goes on until they come again."""
+    mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
+    while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
+        following = rest()
+        if following is None:
+            break
+        value += f"\n{following.strip()}"
+    return value
+
+
+RAW_MARKS = ("`", '"""')
 
 
 def _is_profile_section(name: str) -> bool:
@@ -3842,24 +3869,10 @@ def _split_line(line: str) -> tuple[str, str]:
     return line[:at].strip().strip("\"'`"), line[at + 1 :].strip()
 
 
-def _parse_lines(lines: Sequence[str]) -> dict[str, str]:
-    import configparser
-
-    parser = configparser.RawConfigParser(
-        strict=False,
-        delimiters=("=",),
-        comment_prefixes=("#", ";"),
-        default_section="\0",
-        empty_lines_in_values=False,
-    )
-    parser.read_string("\n".join(["[section]", *lines]))
-    return {key: _clean_value(value) for key, value in parser.items("section")}
-
-
 def _clean_value(text: str) -> str:
     r"""Drop a comment and the quotes around a whole value; a value in back-quotes or ``\"\"\"`` is
     taken as it is."""
-    for mark in ("`", '"""'):
+    for mark in RAW_MARKS:
         if text.startswith(mark) and text.endswith(mark) and len(text) >= 2 * len(mark):
             return text[len(mark) : -len(mark)]
     if text.startswith("\n"):
@@ -3885,6 +3898,8 @@ def load_config(world: World) -> ConfigFile:
         return ConfigFile(path)
     except OSError as error:
         raise ConfigError(f"can't read {printable(path)}: {os_reason(error)}") from None
+    if b"\0" in data:
+        raise ConfigError(f"{printable(path)} is no UTF-8 text", "save it as UTF-8")
     return ConfigFile(path, data.decode("utf-8", "surrogateescape"), world.file_is_safe(path))
 
 
@@ -4037,14 +4052,18 @@ class Lookup:
 
     def _file_layers(self) -> Iterator[Layer]:
         seen: list[str] = []
+        included: list[str] = []  # from one to the next by include_profile
         name, inherited = self.profile, False
         while True:
-            if name in seen:
-                cycle = " -> ".join(map(printable, [*seen[seen.index(name) :], name]))
+            if name in included:
+                circle = " -> ".join(map(printable, [*included[included.index(name) :], name]))
                 raise ConfigError(
-                    f"{printable(self.config.path)}: include_profile goes in a circle: {cycle}"
+                    f"{printable(self.config.path)}: include_profile goes in a circle: {circle}"
                 )
+            if name in seen:
+                return  # [default] includes a profile that falls back to [default]
             seen.append(name)
+            included.append(name)
             section = profile_section(name)
             values = self.config.section(section)
             yield Layer(
@@ -4064,7 +4083,7 @@ class Lookup:
                     )
                 name = following
             elif "default" not in seen:
-                name, inherited = "default", True
+                name, inherited, included = "default", True, []
             else:
                 return
 
@@ -4172,9 +4191,9 @@ def split_url(url: str) -> tuple[str, str]:
     import re
 
     # Not urllib.parse, which takes 2 ms of every start to import.
-    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
     match = re.fullmatch(rf"(https?)://{host}(?:[/?][!-~]*)?", url)
-    if not match:
+    if not match or not 0 < int(match[3] or 443) < 65536:
         raise ValueError("no http or https URL")
     return match[1], match[2].lower()
 
