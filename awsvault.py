@@ -68,7 +68,7 @@ MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
-BUS_WAIT_SECONDS = 2.0
+BUS_WAIT_SECONDS = 1.8
 BUS_PROBE_SECONDS = 0.5
 
 EXIT_USAGE = 2
@@ -2291,6 +2291,10 @@ class NoSuchObject(KeystoreError):
     """The service has no object of that path."""
 
 
+class Unanswered(KeystoreError):
+    """The service hangs, or waits for a person."""
+
+
 class BusTools:
     """A service's tools on a session bus that is surely this user's own.
 
@@ -2320,13 +2324,19 @@ class BusTools:
             raise self._silence(timeout, person) from None
 
     def call(
-        self, path: str, method: str, signature: str = "", *arguments: object, person: bool = False
+        self,
+        path: str,
+        method: str,
+        signature: str = "",
+        *arguments: object,
+        person: bool = False,
+        timeout: float = BUS_WAIT_SECONDS,
     ) -> Any:
         """Call ``interface.method`` of one of the service's objects and return the first result.
 
         NoSuchObject, or a KeystoreError that says what is wrong with the service.
         """
-        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        timeout = PROMPT_WAIT_SECONDS if person else timeout
         try:
             values = self._call(self.service.bus_name, path, method, signature, arguments, timeout)
         except ToolTimeout:
@@ -2377,7 +2387,7 @@ class BusTools:
             self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", method, *asked)
         except AwsVaultError:
             return KeystoreError("the D-Bus session bus does not answer", "log in again")
-        return KeystoreError(
+        return Unanswered(
             f"{title} does not answer (waited {timeout:.0f} seconds)",
             "its daemon hangs, or waits for somebody to answer a window on the desktop;"
             " restart it if it does not",
@@ -2770,6 +2780,7 @@ class KWalletKeystore(NativeKeystore):
         self.wallet = wallet
         self.folder = folder
         self.bus = BusTools(world, KWALLET)
+        self._opened: int | None = None
 
     def identity(self) -> str:
         return f"kwallet:{self.wallet}:{self.folder}"
@@ -2782,14 +2793,18 @@ class KWalletKeystore(NativeKeystore):
             if not person:
                 raise self._no_wallet()
             return "will ask for a new wallet"
-        if self._call("isOpen", "s", self.wallet):
+        if self._is_open():
             return ""
+        if not person:
+            raise self._locked()
         return "closed"
 
     def _load(self, key: str) -> Item:
         try:
             text = self._query(f"--read-password={key}").output.stripped()
-        except KeystoreError:
+        except Unanswered:
+            # The daemon hangs, or the wallet is closed and KDE asks for its password.
+            self._is_open(timeout=BUS_PROBE_SECONDS)
             text = Secret("")
         # Anything else is a message: no entry, no folder, no wallet, a stream, or a failure.
         if not text.reveal().startswith("{"):
@@ -2820,14 +2835,16 @@ class KWalletKeystore(NativeKeystore):
             if kind:
                 self._on_entry("removeEntry", handle, item.key)
             self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
-        if self._read(handle, item.key) != text:
-            raise KeystoreError("KWallet did not keep what was written", OTHER_KEYSTORE_HINT)
+            self._check_written(handle, item.key, text)
         self._sync(handle)
         return ""
 
     def _write(self, handle: int | None, name: str, text: Secret) -> None:
         self._query(f"--write-password={name}", stdin=text)
-        if self._read(handle, name) != text:
+        self._check_written(handle, name, text)
+
+    def _check_written(self, handle: int | None, name: str, text: Secret) -> None:
+        if Secret(self._on_entry("readPassword", handle, name)) != text:
             raise KeystoreError("KWallet did not take what was written", OTHER_KEYSTORE_HINT)
 
     def _remove(self, key: str) -> None:
@@ -2880,6 +2897,11 @@ class KWalletKeystore(NativeKeystore):
 
         ``create`` has KDE ask a person for a new one. KeystoreError if it stays closed.
         """
+        if self._opened is None:
+            self._opened = self._open(create)
+        return self._opened
+
+    def _open(self, create: bool) -> int | None:
         self._check_enabled()
         person = self.world.can_show()
         if self.wallet not in self._call("wallets"):
@@ -2887,7 +2909,7 @@ class KWalletKeystore(NativeKeystore):
                 return None
             if not person:
                 raise self._no_wallet()
-        elif not person and not self._call("isOpen", "s", self.wallet):
+        elif not person and not self._is_open():
             return self._open_silently()
         handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP, person=person))
         if handle < 0:
@@ -2904,8 +2926,15 @@ class KWalletKeystore(NativeKeystore):
         except KeystoreError:
             handle = -1
         if handle < 0:
-            raise self.bus.locked(f"the wallet {printable(self.wallet)!r}")
+            raise self._locked()
         return handle
+
+    def _is_open(self, timeout: float = BUS_WAIT_SECONDS) -> bool:
+        method = "org.kde.KWallet.isOpen"
+        return bool(self.bus.call(KWALLET_PATH, method, "s", self.wallet, timeout=timeout))
+
+    def _locked(self) -> LockedKeystore:
+        return self.bus.locked(f"the wallet {printable(self.wallet)!r}")
 
     def _no_wallet(self) -> KeystoreError:
         return KeystoreError(
