@@ -2397,6 +2397,8 @@ class BusTools:
         for tool in ("busctl", "gdbus"):
             if self.world.has_program(tool):
                 return tool
+        if not self.world.has_program(self.service.tool):
+            raise self._missing(self.service.tool, self.service.package)
         raise self._missing("busctl", "systemd, or libglib2.0-bin (for gdbus)")
 
     def _call(
@@ -2804,7 +2806,8 @@ class KWalletKeystore(NativeKeystore):
             text = self._query(f"--read-password={key}").output.stripped()
         except Unanswered:
             # The daemon hangs, or the wallet is closed and KDE asks for its password.
-            self._is_open(timeout=BUS_PROBE_SECONDS)
+            if not self._is_open(timeout=BUS_PROBE_SECONDS) and not self.world.can_show():
+                raise self._locked() from None
             text = Secret("")
         # Anything else is a message: no entry, no folder, no wallet, a stream, or a failure.
         if not text.reveal().startswith("{"):
@@ -3311,7 +3314,7 @@ class Pass(Keystore):
     def _explain(self, result: ToolResult) -> KeystoreError:
         import re
 
-        if re.search(PASS_LOCKED, result.errors):
+        if re.search(PASS_LOCKED, result.errors) or self._has_locked_key(result.errors):
             return LockedKeystore(
                 f"{self.name} can't ask for its key's passphrase here: no pinentry, or no terminal",
                 "use a terminal with GPG_TTY=$(tty), or unlock the key first: pass show ENTRY",
@@ -3324,6 +3327,19 @@ class Pass(Keystore):
                 )
         reason = last_line(result.errors) or f"status {result.status}"
         return KeystoreError(f"{self.name} failed: {reason}", OTHER_KEYSTORE_HINT)
+
+    def _has_locked_key(self, errors: str) -> bool:
+        """Tell whether the key is here after all: gpg denies having it when it can't ask for its
+        passphrase."""
+        if "No secret key" not in errors:
+            return False
+        path = os.path.join(self.folder, PASS.init_file)
+        try:
+            ids = self.world.read_file(path, MAX_PASSPHRASE_BYTES).decode("utf-8", "replace")
+            argv = ["gpg", "--batch", "--with-colons", "--list-secret-keys", "--", *ids.split()]
+            return self.world.run(argv, timeout=BUS_WAIT_SECONDS).status == 0
+        except (OSError, ToolError):
+            return False
 
     def _missing(self) -> KeystoreError:
         return KeystoreError(
