@@ -22,7 +22,7 @@ if sys.version_info < (3, 9):
 import gc
 import marshal
 import os
-from _frozen_importlib_external import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Any, List, Mapping, Optional, Tuple
 
     Environ = Mapping[str, str]
-    __loader__ = None  # type: Any
 
 # Most of what a start makes is kept, so looking for garbage is a millisecond lost.
 gc.set_threshold(50000, 20, 20)
@@ -130,7 +129,7 @@ def walk(path, make=False):
                     fd, done = enter(None, "/"), []
         except OSError as error:
             os.close(outer)
-            error.filename = "/".join(["", *done, name])
+            error.filename = "/" + "/".join(done + [name])
             raise
         if fd != outer:
             os.close(outer)
@@ -168,9 +167,10 @@ def cached_codes(root):
         return []
 
 
-def start(loader):
+def start(spec):
     # type: (Any) -> int
-    """Run the packed program; its exit status."""
+    """Run the packed program, given the spec of this module; its exit status."""
+    loader = spec.loader
     # What is to be verified can't be its own witness.
     witness = "version" in sys.argv and "--verify" in sys.argv
     codes = [] if witness else cached_codes(cache_root(os.environ))
@@ -185,6 +185,6 @@ def start(loader):
 if __name__ == "__main__":
     try:
         # Not packed, the folder of the sources itself was given to Python.
-        sys.exit(start(__loader__) if BUILD_ID else __import__("awsvault").main())
+        sys.exit(start(__spec__) if BUILD_ID else __import__("awsvault").main())
     except KeyboardInterrupt:
         sys.exit(130)

@@ -29,6 +29,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import socket
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         def manifest(self) -> dict[str, str]: ...
         def cleanup(self) -> None: ...
         def verify(self) -> list[str]: ...
+        def sha256(self) -> str: ...
 
     V = TypeVar("V", bound="Value")
 else:
@@ -399,9 +401,9 @@ def is_old_session(name: str) -> bool:
     import re
 
     return bool(
-        re.search(r"(?s)^.+ session \(\d+\)$", name)
-        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,\d{2,}$", name)
-        or re.search(r"^session:[^ :]*:[^ ]*:\d+$", name)
+        re.search(r"(?s)^.+ session \([0-9]+\)$", name)
+        or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,[0-9]{2,}$", name)
+        or re.search(r"^session:[^ :]*:[^ ]*:[0-9]+$", name)
     )
 
 
@@ -433,6 +435,8 @@ MIN_SESSION = datetime.timedelta(minutes=15)
 MAX_SESSION = datetime.timedelta(hours=36)
 MAX_ROLE = datetime.timedelta(hours=12)
 MAX_CHAINED_ROLE = datetime.timedelta(hours=1)
+# botocore asks for new credentials when its own have less than 15 minutes left.
+RENEW_AHEAD = datetime.timedelta(minutes=16)
 
 
 def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedelta:
@@ -447,7 +451,7 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
         raise BadText("a number without a unit", f"write {text}s for seconds")
-    part = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)"
+    part = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)"
     if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
     seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in re.findall(part, text))
@@ -481,6 +485,7 @@ def parse_time(text: str) -> datetime.datetime:
     match = re.fullmatch(
         r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))",
         text,
+        re.ASCII,
     )
     if not match:
         raise ValueError(f"not an RFC 3339 time: {printable(text)}")
@@ -528,6 +533,14 @@ def parse_json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
+
+
+def text_member(data: Mapping[str, Any], name: str) -> str:
+    """Return a JSON object's member that must be a text and not empty (KeyError, ValueError)."""
+    text = data[name]
+    if not (isinstance(text, str) and text):
+        raise ValueError(f"{name} is no text")
+    return text
 
 
 def digest(*parts: str) -> str:
@@ -1021,6 +1034,14 @@ class World:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
 
+    def write_new(self, path: str, data: bytes) -> None:
+        """Make a new file, 0600 from birth, with some content."""
+        fd = self.create_file(path)
+        try:
+            self.write_file(fd, data)
+        finally:
+            os.close(fd)
+
     def write_file(self, fd: int, data: bytes) -> None:
         """Write all of the data to a descriptor."""
         self._write_all(fd, data)
@@ -1076,17 +1097,21 @@ class World:
 
     # -- tools --------------------------------------------------------------
 
-    def load_libraries(self) -> None:
-        """Make cryptography and botocore importable (the packed program unpacks them at first
-        use)."""
-        if self.bundle is not None:
-            try:
+    def load_library(self, name: str) -> None:
+        """Make cryptography or botocore importable (the packed program unpacks them at first use).
+
+        AwsVaultError where there is none for this machine and Python.
+        """
+        try:
+            if self.bundle is not None:
                 self.bundle.load_libraries()
-            except ImportError as error:
-                raise AwsVaultError(
-                    printable(error),
-                    "install cryptography and botocore for this Python, or use a native keystore",
-                ) from None
+            __import__(name)
+        except ImportError as error:
+            raise AwsVaultError(
+                f"{name} is missing: {printable(error)}",
+                f"install {name} for this Python"
+                + (", or use another keystore" if name == "cryptography" else ""),
+            ) from None
 
     def run(
         self,
@@ -1408,7 +1433,7 @@ class World:
         shown = self.run(["/bin/ps", "-p", str(pid), "-o", "lstart="], environ=fixed)
         return shown.output.stripped().reveal().translate({32: 95, 58: 46})
 
-    def process_descriptor(self, pid: int) -> int:
+    def ending_descriptor(self, pid: int) -> int:
         """Return a descriptor that can be read from once a process has ended; -1 if there is none.
 
         The caller compares the process's start time afterwards, since ids are used again.
@@ -1431,14 +1456,14 @@ class World:
         """Wait until the process that had this id at that start time has ended."""
         import select
 
-        fd = self.process_descriptor(pid)
+        fd = self.ending_descriptor(pid)
         while self.process_started(pid) == started:
             # Without a descriptor (an old kernel) there is only asking again.
             select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
         if fd >= 0:
             os.close(fd)
 
-    def spawn_detached(
+    def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
     ) -> bytes:
         """Run ``work(report)`` in a process that nobody has to wait for; return what it reports.
@@ -1491,11 +1516,56 @@ class World:
                 except OSError:
                     continue  # the listing's own
 
+    def harden(self) -> None:
+        """Let no other process of this user read our memory (Linux only)."""
+        if sys.platform == "linux":
+            import ctypes
+
+            ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+
+    def listen_privately(self, folder: str) -> socket.socket:
+        """Return a listening socket in a folder of ours, which becomes the working folder."""
+        import socket
+
+        # A socket's path has at most 103 bytes, a folder's may have more.
+        os.chdir(folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(SOCKET_NAME)
+        listener.listen(64)
+        return listener
+
+    def ask_privately(self, folder: str, question: bytes) -> bytes:
+        """Return what the process that listens in a folder of ours answers; nothing without one."""
+        import socket
+
+        here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.chdir(folder)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                connection.connect(SOCKET_NAME)
+                connection.sendall(question + b"\n")
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return b""
+        finally:
+            os.fchdir(here)
+            os.close(here)
+
+    def peer_is_ours(self, connection: socket.socket) -> bool:
+        """Tell whether the process at a private socket's other end is this user's."""
+        import socket
+        import struct
+
+        if not hasattr(socket, "SO_PEERCRED"):
+            return True  # the folder is ours alone
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return bool(struct.unpack("iII", told)[1] == self.uid())
+
     # -- what a command leaves behind ----------------------------------------
 
     def make_run_folder(self) -> str:
-        """Make the folder, 0700, of the files that go when this process, or its command, has
-        ended."""
+        """Make the folder, 0700, of files that go when this process, or its command, has ended."""
         mark = f"{self.process_id()}-{self.process_started(self.process_id())}"
         problem = ""
         for root in self._run_roots():
@@ -1555,6 +1625,8 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
+SOCKET_NAME = "credentials"
+SOCKET_SECONDS = 2.0
 
 
 class LibraryEnvironment:
@@ -1618,9 +1690,11 @@ def wrap_item(item: Item) -> str:
     )
 
 
-def unwrap_item(key: str, text: str) -> Item:
-    """Read an item's JSON as aws-vault does, and refuse one that belongs to another name
-    (DamagedItem)."""
+def unwrap_item(key: str, text: str, file_name: str = "") -> Item:
+    """Read an item's JSON as aws-vault does; DamagedItem if it belongs to another name.
+
+    ``file_name`` is another name that it may have: aws-vault 4.2 named files by the key as it is.
+    """
     import binascii
 
     try:
@@ -1632,7 +1706,7 @@ def unwrap_item(key: str, text: str) -> Item:
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: not the JSON of an item"
         ) from None
-    if members.get("key", key) != key:
+    if members.get("key", key) not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as "
             f"{printable(members['key'])!r}, and somebody renamed it"
@@ -1779,6 +1853,14 @@ def derive_kek(passphrase: Secret, salt: bytes, iterations: int) -> bytes:
     return PBKDF2HMAC(SHA256(), 16, full_salt, iterations).derive(passphrase.reveal_bytes())
 
 
+def openssl_version(world: World) -> str:
+    """Return the version of the OpenSSL inside cryptography."""
+    world.load_library("cryptography")
+    from cryptography.hazmat.backends.openssl import backend
+
+    return backend.openssl_version_text()
+
+
 PASSPHRASE_HINT = (
     "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
     "or run in a terminal"
@@ -1812,6 +1894,8 @@ class Passphrase:
             raise UsageError(
                 f"the passphrase command can't be read: {printable(error).lower()}"
             ) from None
+        if not argv:
+            raise UsageError("the passphrase command names no program")
         result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
         if result.status != 0:
             raise KeystoreError(
@@ -1857,12 +1941,12 @@ class FileKeystore(Keystore):
 
     def keys(self) -> list[str]:
         self._check_folder()
-        return [
-            unescape_file_name(name)
-            for name in self._list()
-            if not name.startswith(TEMPORARY_PREFIX)
-            and escape_file_name(unescape_file_name(name)) == name
-        ]
+        names = (name for name in self._list() if not name.startswith(TEMPORARY_PREFIX))
+        return list(
+            dict.fromkeys(
+                name if is_unescaped_name(name) else unescape_file_name(name) for name in names
+            )
+        )
 
     def get(self, key: str) -> Item:
         self._check_folder()
@@ -1873,7 +1957,7 @@ class FileKeystore(Keystore):
         except ValueError:
             raise self._explain_refusal(key) from None
         self._remember(jwe)
-        item = unwrap_item(key, text.decode("utf-8", "replace"))
+        item = unwrap_item(key, text.decode("utf-8", "replace"), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
             self._reseal(item, token)
         return item
@@ -1885,7 +1969,7 @@ class FileKeystore(Keystore):
         text = wrap_item(item).encode("utf-8", "surrogateescape")
         if len(text) > MAX_ITEM_BYTES // 2:
             raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
         self.world.private_folder(self.folder)
@@ -1930,7 +2014,7 @@ class FileKeystore(Keystore):
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         return self._derive(self.passphrase.get(self.folder, new=False), jwe.salt, jwe.iterations)
 
     def _derive(self, passphrase: Secret, salt: bytes, iterations: int) -> bytes:
@@ -2017,7 +2101,12 @@ class FileKeystore(Keystore):
             raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.folder, escape_file_name(key))
+        escaped, verbatim = (
+            os.path.join(self.folder, name) for name in (escape_file_name(key), key)
+        )
+        if is_unescaped_name(key) and os.path.exists(verbatim) and not os.path.exists(escaped):
+            return verbatim
+        return escaped
 
     def _read(self, key: str) -> bytes:
         if self.refuse_name(key):
@@ -2049,12 +2138,13 @@ class FileKeystore(Keystore):
             return None
 
     def _write(self, key: str, token: bytes) -> None:
+        path, before = os.path.join(self.folder, escape_file_name(key)), self._path(key)
         try:
-            self.world.write_atomic(self._path(key), token, self._scratch())
+            self.world.write_atomic(path, token, self._scratch())
+            if before != path:
+                self.world.delete_file(before)
         except OSError as error:
-            raise KeystoreError(
-                f"can't write {printable(self._path(key))}: {os_reason(error)}"
-            ) from None
+            raise KeystoreError(f"can't write {printable(path)}: {os_reason(error)}") from None
 
     def _scratch(self) -> str:
         # Outside the folder, whose every entry aws-vault lists; on the same device, or the rename
@@ -2090,6 +2180,11 @@ def unescape_file_name(name: str) -> str:
         if "%" in name
         else name
     )
+
+
+def is_unescaped_name(name: str) -> bool:
+    """Tell whether only aws-vault 4.2, which escapes nothing, can have named a file so."""
+    return "%" in name and escape_file_name(unescape_file_name(name)) != name
 
 
 class NameIndex:
@@ -3509,9 +3604,9 @@ class Vault:
         text = self.keystore.get(profile).data.reveal()
         try:
             data = parse_json_object(text)
-            key_id, secret = data["AccessKeyID"], data["SecretAccessKey"]
-            if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret):
-                raise ValueError
+            key_id, secret = (
+                text_member(data, name) for name in ("AccessKeyID", "SecretAccessKey")
+            )
             token, expires = data.get("SessionToken"), data.get("Expires")
             expiration = (
                 parse_time(expires) if data.get("CanExpire") and isinstance(expires, str) else None
@@ -3584,12 +3679,16 @@ class Vault:
             )
             if made_for != fingerprint:
                 return None
+            key_id, secret, token = (
+                text_member(data, name)
+                for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+            )
             return Credentials(
-                data["AccessKeyId"],
-                Secret(data["SecretAccessKey"]),
-                Secret(data["SessionToken"]),
+                key_id,
+                Secret(secret),
+                Secret(token),
                 parse_time(data["Expiration"]),
-                account_id=data.get("AccountId", ""),
+                account_id=text_member(data, "AccountId") if "AccountId" in data else "",
             )
         except ItemNotFound:
             return None  # replaced between listing and reading
@@ -3606,8 +3705,10 @@ class Vault:
 
         A session whose name is too long for the store is not kept.
         """
-        if credentials.expiration is None or credentials.session_token is None:
+        if credentials.expiration is None or not credentials.session_token:
             return
+        if len(credentials.access_key_id) < 4:
+            return  # aws-vault crashes on such a session
         session = slot.key(int(credentials.expiration.timestamp()))
         if self.keystore.refuse_name(str(session)):
             self.world.say_once(
@@ -4508,7 +4609,7 @@ class Sts:
     ) -> Credentials:
         """Trade long-lived keys for a session."""
         params = {"DurationSeconds": int(duration.total_seconds()), **_mfa_params(mfa)}
-        return _session(self.call("GetSessionToken", params, source, endpoint))
+        return self._session("GetSessionToken", params, source, endpoint)
 
     def assume_role(
         self,
@@ -4518,7 +4619,16 @@ class Sts:
         mfa: tuple[str, Secret] | None,
     ) -> Credentials:
         """Trade credentials for a role's session; ``params`` are AssumeRole's own."""
-        return _session(self.call("AssumeRole", {**params, **_mfa_params(mfa)}, source, endpoint))
+        return self._session("AssumeRole", {**params, **_mfa_params(mfa)}, source, endpoint)
+
+    def _session(
+        self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
+    ) -> Credentials:
+        answer = self.call(operation, params, source, endpoint)
+        try:
+            return _credentials_in(answer)
+        except (KeyError, TypeError, AttributeError):
+            raise not_aws(operation) from None
 
     def call(
         self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
@@ -4528,10 +4638,11 @@ class Sts:
         A request that is refused because this machine's clock is wrong is made once more with AWS's
         time.
         """
-        self.world.load_libraries()
+        self.world.load_library("botocore")
         _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.parsers import ResponseParserError
 
             try:
                 client = self._client(source, endpoint)
@@ -4545,6 +4656,9 @@ class Sts:
                         return self._request(client, operation, params)
             except ClientError as error:
                 raise explain_refusal(operation, error.response.get("Error", {})) from None
+            except (ResponseParserError, KeyError):
+                # A page that is well-formed XML makes botocore look for members that are not there.
+                raise not_aws(operation) from None
             except (BotoCoreError, OSError) as error:
                 raise explain_failure(operation, error) from None
 
@@ -4650,7 +4764,7 @@ def _mfa_params(mfa: tuple[str, Secret] | None) -> dict[str, str]:
     return {"SerialNumber": mfa[0], "TokenCode": mfa[1].reveal()} if mfa else {}
 
 
-def _session(answer: Mapping[str, Any]) -> Credentials:
+def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
     given = answer["Credentials"]
     arn = answer.get("AssumedRoleUser", {}).get("Arn", "")
     return Credentials(
@@ -4670,9 +4784,19 @@ def _check_ca_bundle(endpoint: Endpoint) -> None:
         )
 
 
+def not_aws(operation: str, detail: str = "") -> AwsError:
+    """Say that an answer was none of AWS's."""
+    return AwsError(
+        f"{operation}: what answered is not AWS{detail}",
+        "a proxy, or a page that asks to log in to the network, may have answered",
+    )
+
+
 def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
     """Turn AWS's error code and message into words that help."""
     code, text = str(error.get("Code", "")), str(error.get("Message", ""))
+    if not code or code.isdigit():
+        return not_aws(operation, f" (HTTP status {code})" if code else "")
     meaning, hint = REFUSALS.get(code, ("", ""))
     if code == "AccessDenied" and MFA_REFUSED in text:
         meaning, hint = "the MFA code was refused", MFA_REFUSED_HINT
@@ -4699,17 +4823,39 @@ def explain_failure(operation: str, error: Exception) -> AwsError:
 
 
 class Tools:
-    """What providers act with."""
+    """What providers act with: ``min_ttl`` is what a cached session must have left.
+
+    ``source_min_ttl`` is that of sessions that only sign for the next one; ``for_server``
+    asks for what running SDKs need, too.
+    """
 
     def __init__(
-        self, world: World, vault: Vault, sts: Sts, codes: MfaCodes, min_ttl: datetime.timedelta
+        self,
+        world: World,
+        vault: Vault,
+        sts: Sts,
+        codes: MfaCodes,
+        min_ttl: datetime.timedelta,
+        source_min_ttl: datetime.timedelta | None = None,
+        *,
+        for_server: bool = False,
     ) -> None:
         self.world = world
         self.vault = vault
         self.sts = sts
         self.codes = codes
         self.min_ttl = min_ttl
+        self.source_min_ttl = min_ttl if source_min_ttl is None else source_min_ttl
+        self.for_server = for_server
         self._stored: dict[str, Credentials] = {}
+
+    def for_source(self) -> Tools:
+        """Return the tools for a session that another is made from: its own age matters less."""
+        if not self.for_server and self.min_ttl == self.source_min_ttl:
+            return self
+        tools = Tools(self.world, self.vault, self.sts, self.codes, self.source_min_ttl)
+        tools._stored = self._stored
+        return tools
 
     def stored(self, profile: str) -> Credentials:
         """Return long-lived keys, read from the vault at most once."""
@@ -4763,17 +4909,29 @@ class SessionProvider(Provider):
 
     def retrieve(self, tools: Tools) -> Credentials:
         fingerprint = digest(*self.made_from(tools))
-        found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+        least = self.least_life(tools)
+        found = tools.vault.find_session(self.slot, fingerprint, least)
         if found:
             return found
         identity = tools.vault.keystore.identity()
         with tools.world.lock("session", identity, self.slot.key(0).prefix(), shared_refusals=True):
             # Another process may have made it while this one waited for the lock.
-            found = tools.vault.find_session(self.slot, fingerprint, tools.min_ttl)
+            found = tools.vault.find_session(self.slot, fingerprint, least)
             return found or self._make(tools, fingerprint)
 
+    def least_life(self, tools: Tools) -> datetime.timedelta:
+        """Return how much of its life a cached session must have left: more for running SDKs."""
+        if not tools.for_server:
+            return tools.min_ttl
+        return max(tools.min_ttl, min(RENEW_AHEAD, self.duration / 3))
+
+    def cached(self, tools: Tools) -> Credentials | None:
+        """Return what is in the vault as long as it is valid at all."""
+        fingerprint = digest(*self.made_from(tools))
+        return tools.vault.find_session(self.slot, fingerprint, datetime.timedelta())
+
     def _make(self, tools: Tools, fingerprint: str) -> Credentials:
-        source = self.source.retrieve(tools)
+        source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
                 made = self.request(tools, source, (self.mfa.serial, tools.codes.code(self.mfa)))
@@ -5171,28 +5329,31 @@ def server_environment(
     ``served`` are the variables that point to the server: the container endpoint's, instance
     metadata's, or both.
     """
-    private = private_files(world, config, environ, {"default": {}})
     region = target.endpoint.region
     variables = {
-        "AWS_VAULT": target.name,
         **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
         **({} if METADATA_ENDPOINT in served else {"AWS_EC2_METADATA_DISABLED": "true"}),
         **without_proxy(environ, served.values()),
         **served,
+        "AWS_VAULT": target.name,
     }
-    return private.replace(environ={**private.environ, **variables})
+    folder = world.make_run_folder()
+    try:
+        private = private_files(world, config, environ, {"default": {}}, folder)
+        return proved(world, private.replace(environ={**private.environ, **variables}), served)
+    except BaseException:
+        world.remove_run_folder(folder)
+        raise
 
 
 def without_proxy(environ: Mapping[str, str], urls: Iterable[str]) -> dict[str, str]:
     """Return NO_PROXY in both spellings, extended by the hosts of the URLs among some texts."""
-    from urllib.parse import urlsplit
-
-    hosts = {urlsplit(url).hostname or "" for url in urls if url.startswith("http://")}
+    hosts = {split_url(url)[1] for url in urls if url.startswith("http://")}
     extended = {}
     for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
         text = environ.get(name) or environ.get(other) or ""
         present = [part.strip() for part in text.split(",") if part.strip()]
-        extended[name] = ",".join([*present, *sorted(hosts - {"", *present})])
+        extended[name] = ",".join([*present, *sorted(hosts - set(present))])
     return extended if hosts else {}
 
 
@@ -5201,19 +5362,19 @@ def private_files(
     config: ConfigFile,
     environ: Mapping[str, str],
     profiles: Mapping[str, Mapping[str, str]],
+    folder: str,
 ) -> ServerEnvironment:
     """Write the private config file: the person's, with what is given to ``profiles``.
 
     A credentials file that has one of these profiles too would win, so the command gets an empty
     one instead.
     """
-    folder = world.make_run_folder()
     config_file, empty_file = (os.path.join(folder, name) for name in ("config", "credentials"))
     text = private_config(config.text, profiles)
     files = {config_file: text.encode("utf-8", "surrogateescape")}
     variables, notes = {"AWS_CONFIG_FILE": config_file}, []
     shared = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
-    path = world.expand(shared) if shared else os.path.join(world.home(), ".aws", "credentials")
+    path = credentials_path(world, environ)
     clash = profile_in_credentials(world, path, profiles)
     if clash:
         files[empty_file] = b""
@@ -5223,19 +5384,20 @@ def private_files(
             "the command does not see this file"
         )
     for name, data in files.items():
-        fd = world.create_file(name)
-        try:
-            world.write_file(fd, data)
-        finally:
-            os.close(fd)
+        world.write_new(name, data)
     dropped = (*REMOVED_WITH_SERVER, *(() if shared else ("AWS_SHARED_CREDENTIALS_FILE",)))
     kept = {name: value for name, value in scrubbed(environ).items() if name not in dropped}
     return ServerEnvironment({**kept, **variables}, (*files, folder), tuple(notes))
 
 
+def credentials_path(world: World, environ: Mapping[str, str]) -> str:
+    """Return the path of the credentials file that SDKs read in an environment."""
+    named = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
+    return world.expand(named) if named else os.path.join(world.home(), ".aws", "credentials")
+
+
 def profile_in_credentials(world: World, path: str, profiles: Iterable[str]) -> str:
-    """Return which of some profiles the credentials file has; the first one if that can't be
-    told."""
+    """Return which of some profiles the credentials file has; the first if that can't be told."""
     try:
         text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
@@ -5252,16 +5414,20 @@ def ini_lines(text: str) -> list[str]:
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def section_names(header: str) -> set[str]:
+def header_names(header: str) -> set[str]:
     """Return every profile that some SDK may take a header for: quotes and blanks differ."""
     inner = header.strip()[1:]
     names = set()
     for text in (inner.partition("]")[0], inner.rpartition("]")[0]):
         words = text.translate({34: None, 39: None, 92: None}).split()
-        name = " ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words)
-        # botocore gives the keys of configparser's [DEFAULT] to every section.
-        names.add("default" if name.lower() == "default" else name)
+        names.add(" ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words))
     return names
+
+
+def section_names(header: str) -> set[str]:
+    """Return the profiles that get a section's keys: botocore gives those of [DEFAULT] to all."""
+    names = header_names(header)
+    return names | {"default"} if "default" in map(str.lower, names) else names
 
 
 class ConfigRewriter:
@@ -5278,6 +5444,7 @@ class ConfigRewriter:
         self.waiting: list[str] = []
         self.placed: set[str] = set()
         self.dropped_indent = -1
+        self.key_indent = MAX_CONFIG_BYTES  # deeper than any line: a section begins without a key
 
     def copy(self, line: str) -> None:
         """Take the next line."""
@@ -5291,6 +5458,7 @@ class ConfigRewriter:
             self._place(line[:indent])
             if not self._drops(bare, indent):
                 self.kept.append(line)
+            self.key_indent = min(indent, self.key_indent)
 
     def finish(self) -> str:
         """Return the new text, with sections for the profiles that had none."""
@@ -5298,17 +5466,22 @@ class ConfigRewriter:
         for name, settings in self.given.items():
             if settings and name not in self.placed:
                 self.kept += ["", f"[{profile_section(name)}]", *_setting_lines(settings)]
-        return "\n".join(self.kept) + "\n"
+        return "\n".join(self.kept).rstrip("\n") + "\n"
 
     def _header(self, line: str, indent: int) -> None:
-        self._place("")
         names = section_names(line)
-        self.sections = names | (self.sections if indent else set())
-        mine = sorted(names & set(self.given))
+        if indent > self.key_indent:
+            # For botocore the rest of a value, for others a section.
+            self.sections |= names
+            self.kept.append(line)
+            return
+        self._place("")
+        self.kept.append(line)
+        mine = sorted(header_names(line) & set(self.given))
         self.placed.update(mine)
         self.waiting = [text for name in mine for text in _setting_lines(self.given[name])]
-        self.dropped_indent = -1
-        self.kept.append(line)
+        self.sections = names
+        self.dropped_indent, self.key_indent = -1, MAX_CONFIG_BYTES
 
     def _place(self, indent: str) -> None:
         # As far to the right as the section's own lines, which otherwise would continue ours.
@@ -5338,10 +5511,232 @@ def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
     return rewriter.finish()
 
 
+# Files that old SDKs read keys from, before they ask a server.
+BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
+
+
+def proved(
+    world: World, child: ServerEnvironment, served: Mapping[str, str], process: str = ""
+) -> ServerEnvironment:
+    """Return the environment if SDKs that start in it end at us; else AwsVaultError says why.
+
+    ``process`` is our own credential_process, where there is no server.
+    """
+    found = next(outranking(world, child.environ, served, process), None)
+    if found:
+        raise AwsVaultError(f"{found[0]} would be used instead of awsvault's credentials", found[1])
+    return child
+
+
+def outranking(
+    world: World, environ: Mapping[str, str], served: Mapping[str, str], process: str
+) -> Iterator[tuple[str, str]]:
+    """Yield what SDKs would find in an environment before they come to us, each with what helps.
+
+    Reads the files as they are now, and as botocore does: by Python's own parser.
+    """
+    for name in sorted(set(environ) - set(served)):
+        if name in REMOVED_VARIABLES or name.startswith(REMOVED_PREFIX):
+            yield f"the variable {name}", f"unset {name}"
+    config = environ.get("AWS_CONFIG_FILE", "")
+    for key, value in default_settings(world, config):
+        if outranks(key) and (key, value) != ("credential_process", process):
+            yield (
+                f"{printable(key)} in [default] of {printable(config)}",
+                "take it out of the config file",
+            )
+    path = credentials_path(world, environ)
+    if profile_in_credentials(world, path, ["default"]):
+        yield f"[default] in {printable(path)}", "give that section another name"
+    for file in () if process else BOTO_FILES:
+        settings = dict(section_settings(world, world.expand(file), "Credentials"))
+        if settings.get("aws_access_key_id"):
+            yield f"the key in {file}", "take it out of that file"
+    if not process and environ.get("AWS_EC2_METADATA_DISABLED") and METADATA_ENDPOINT in served:
+        yield "AWS_EC2_METADATA_DISABLED", "unset AWS_EC2_METADATA_DISABLED"
+
+
+def default_settings(world: World, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values that botocore finds for the default profile."""
+    for section in ("default", "profile default"):
+        yield from section_settings(world, path, section)
+
+
+def section_settings(world: World, path: str, section: str) -> list[tuple[str, str]]:
+    """Return a section's keys and values as configparser reads them; none of what it refuses."""
+    import configparser
+
+    parser = configparser.RawConfigParser()
+    try:
+        text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
+        parser.read_string("\n".join(ini_lines(text)))
+        return parser.items(section)
+    except (OSError, configparser.Error):
+        return []
+
+
 def sweep_leftovers(world: World) -> None:
     """Remove the files of commands that were killed before anything could remove them."""
     for folder in world.dead_run_folders():
         world.remove_run_folder(folder)
+
+
+# Where names stand in a command line that programs of all kinds cut up.
+PROCESS_NAME = r"[A-Za-z0-9._@+/][A-Za-z0-9._@+/-]*"
+PROCESS_SAFE = r"[A-Za-z0-9._@+/=:,-]+"
+PROCESS_BAD = '"\\$`!%'
+
+
+def process_line(words: Sequence[str]) -> str:
+    """Write a command for credential_process; UsageError for what SDKs would read differently.
+
+    They leave the cutting to sh, shlex or cmd, and in some a blank and ``#`` or ``;`` end a value.
+    """
+    import re
+
+    quoted = []
+    for word in words:
+        if re.fullmatch(PROCESS_SAFE, word):
+            quoted.append(word)
+        elif set(word) & set(PROCESS_BAD) or re.search(r"\s[#;]", word) or printable(word) != word:
+            raise UsageError(
+                f"{printable(word)!r} can't be written so that every SDK reads it alike",
+                "put this program, its Python and your home folder under plain names",
+            )
+        else:
+            quoted.append(f'"{word}"')
+    return " ".join(quoted)
+
+
+def check_process_name(name: str) -> None:
+    """Refuse a profile's name that can't stand in a credential_process (UsageError)."""
+    import re
+
+    if not re.fullmatch(PROCESS_NAME, name):
+        raise UsageError(
+            f"--process: {printable(name)!r} can't be used in a credential_process",
+            "letters, digits and . _ @ + / - are allowed, and no dash at the start",
+        )
+
+
+SETTINGS_FILE = "awsvault.json"
+
+
+def process_environment(
+    world: World,
+    config: ConfigFile,
+    environ: Mapping[str, str],
+    targets: Sequence[ProfileConfig],
+    memory: bytes,
+) -> ServerEnvironment:
+    """Make the environment of a command whose SDKs start this program for each of some profiles.
+
+    The first one is also [default]. ``memory`` is what the program needs to know then: remember().
+    """
+    folder = world.make_run_folder()
+    settings_file = os.path.join(folder, SETTINGS_FILE)
+    try:
+        given = _process_settings(world, settings_file, targets)
+        world.write_new(settings_file, memory)
+        private = private_files(world, config, environ, given, folder)
+        region = targets[0].endpoint.region if len(targets) == 1 else ""
+        variables = {
+            **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_VAULT": targets[0].name,
+        }
+        child = private.replace(
+            environ={**private.environ, **variables}, files=(settings_file, *private.files)
+        )
+        return proved(world, child, {}, given["default"]["credential_process"])
+    except BaseException:
+        world.remove_run_folder(folder)
+        raise
+
+
+def _process_settings(
+    world: World, settings_file: str, targets: Sequence[ProfileConfig]
+) -> dict[str, dict[str, str]]:
+    """Return what is given to each profile, and to [default], in the private config file."""
+    given: dict[str, dict[str, str]] = {}
+    for target in targets:
+        words = [*world.self_command(), "export", "--for-process", settings_file, target.name]
+        given[target.name] = {"credential_process": process_line(words)}
+        if target.endpoint.region:
+            given[target.name]["region"] = target.endpoint.region
+    return {**given, "default": given[targets[0].name]}
+
+
+def remember(config: ConfigFile, environ: Mapping[str, str], flags: Mapping[str, object]) -> bytes:
+    """Write down what a later start inside the command can't see: no secrets, but settings.
+
+    ``environ`` of the result has null for a variable that was not set.
+    """
+    names = {name for row in SETTINGS.values() for name in row.env} | {"AWS_MIN_TTL"}
+    settings = {name: environ.get(name) for name in sorted(names)}
+    settings["AWS_CONFIG_FILE"] = os.path.abspath(config.path)
+    return go_json({"version": 1, "environ": settings, "flags": dict(flags)}).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def recall(world: World, path: str) -> dict[str, object]:
+    """Put back the variables that remember() wrote down, and return the flags (AwsVaultError)."""
+    try:
+        if not world.file_is_safe(path):
+            raise UsageError(f"{printable(path)} can have been written by others")
+        memory = parse_json_object(world.read_file(path, MAX_ITEM_BYTES).decode())
+        environ, flags = memory["environ"], memory["flags"]
+    except FileNotFoundError:
+        raise AwsVaultError(
+            "the command that these credentials were for has ended", "start it again"
+        ) from None
+    except (ValueError, KeyError):
+        raise UsageError(f"{printable(path)} is not a settings file of awsvault's") from None
+    for name, value in environ.items():
+        world.environ.pop(name, None)
+        if isinstance(value, str):
+            world.environ[name] = value
+    return {name: value for name, value in flags.items() if value}
+
+
+def keep_for_command(
+    world: World,
+    process: tuple[int, str],
+    folder: str,
+    documents: Mapping[str, Secret],
+    report: Callable[[bytes], None],
+) -> None:
+    """Remove a command's files when it has ended; until then hand out its first credentials.
+
+    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
+    of its own, and reports when it is there.
+    """
+    import select
+
+    world.harden()
+    with world.listen_privately(folder) as listener:
+        report(b"ready")
+        pid, started = process
+        fd = world.ending_descriptor(pid)
+        while world.process_started(pid) == started:
+            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
+            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
+            if listener.fileno() in ready:
+                _hand_over(world, listener, documents)
+    world.remove_run_folder(folder)
+
+
+def _hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(SOCKET_SECONDS)
+        try:
+            if world.peer_is_ours(connection):
+                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
+        except OSError:
+            return  # a client that went away, or never asked
 
 
 def default_shell(environ: Mapping[str, str]) -> str:
@@ -5439,6 +5834,21 @@ class Options(Value):
     store: StoreSettings = StoreSettings()
 
 
+# How much of a new session's life may have passed on its way to us.
+ANSWER_DELAY = datetime.timedelta(minutes=1)
+
+
+def too_short(
+    target: ProfileConfig, left: datetime.timedelta, least: datetime.timedelta
+) -> AwsVaultError:
+    """Return the error of a profile whose new session lasts less than --min-ttl asks for."""
+    return AwsVaultError(
+        f"a new session of {printable(target.name)!r} lasts {format_duration(left)}, "
+        f"--min-ttl asks for {format_duration(least)}",
+        "ask for a longer one with --duration, or for less with --min-ttl",
+    )
+
+
 class App:
     """What commands work with; the config file and the vault are opened when first used."""
 
@@ -5447,6 +5857,7 @@ class App:
         self.options = options
         self._config: ConfigFile | None = None
         self._vault: Vault | None = None
+        self._codes: MfaCodes | None = None
 
     @property
     def config(self) -> ConfigFile:
@@ -5519,23 +5930,79 @@ class App:
             return decide(stored)
 
     def retrieve(
-        self, target: ProfileConfig, *, no_session: bool, mfa_token: Secret | None
+        self,
+        target: ProfileConfig,
+        *,
+        no_session: bool,
+        mfa_token: Secret | None,
+        least: datetime.timedelta | None = None,
+        early: bool = False,
     ) -> Credentials:
-        """Get a profile's credentials by its chain, and say what the person should know."""
-        plan = self._by_names(lambda stored: plan_chain(target, stored, no_session=no_session))
-        for note in plan.notes:
-            self.world.say(f"note: {note}")
-        self.world.debug(f"chain: {printable(plan.provider.describe())}")
-        codes = MfaCodes(self.world, mfa_token, self.options.prompt)
-        tools = Tools(self.world, self.vault, Sts(self.world), codes, self.min_ttl())
+        """Get a profile's credentials by its chain, and say what the person should know.
+
+        They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
+        are made anew if ``early`` finds them in the last part of their life.
+        """
+        provider = self._planned(target, no_session).provider
+        if least and isinstance(provider, SessionProvider) and provider.duration < least:
+            raise too_short(target, provider.duration, least)
+        tools = self._tools(mfa_token, least, early)
         try:
-            return plan.provider.retrieve(tools)
+            credentials = provider.retrieve(tools)
         except ItemNotFound:
             # A remembered name may be gone; what is really there makes another plan, or says so.
-            current = plan_chain(target, self.vault.profiles(), no_session=no_session)
-            if current == plan:
+            current = plan_chain(target, self.vault.profiles(), no_session=no_session).provider
+            if current == provider:
                 raise
-            return current.provider.retrieve(tools)
+            credentials = current.retrieve(tools)
+        if least and credentials.expiration:
+            left = credentials.expiration - self.world.now()
+            if left + ANSWER_DELAY < least:
+                raise too_short(target, left, least)
+        return credentials
+
+    def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
+        """Return a profile's session from the vault while it is valid at all, asking nobody."""
+        provider = self._planned(target, no_session).provider
+        tools = self._tools(None, None, False)
+        return provider.cached(tools) if isinstance(provider, SessionProvider) else None
+
+    def _planned(self, target: ProfileConfig, no_session: bool) -> Plan:
+        plan = self._by_names(lambda stored: plan_chain(target, stored, no_session=no_session))
+        for note in plan.notes:
+            self.world.say_once(f"note: {note}")
+        self.world.debug(f"chain: {printable(plan.provider.describe())}")
+        return plan
+
+    def _tools(
+        self, mfa_token: Secret | None, least: datetime.timedelta | None, early: bool
+    ) -> Tools:
+        # One code is for one device: it is not given a second time for the next profile.
+        self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
+        min_ttl = max(self.min_ttl(), least) if least else self.min_ttl()
+        return Tools(
+            self.world,
+            self.vault,
+            Sts(self.world),
+            self._codes,
+            min_ttl,
+            self.min_ttl(),
+            for_server=early,
+        )
+
+    def remembered_flags(self) -> dict[str, str]:
+        """Return the global flags that a later start inside the command needs, and no secret."""
+        store = self.options.store
+        at_home = store.file_dir.startswith("~/")
+        return {
+            "backend": self.options.backend,
+            "file_dir": store.file_dir if at_home else os.path.abspath(store.file_dir),
+            "file_passphrase_command": store.passphrase_command,
+        }
+
+    def opens_alone(self) -> bool:
+        """Tell whether the vault can be opened again inside a command, without a person."""
+        return self.vault.keystore.name != "file" or bool(self.options.store.passphrase_command)
 
     def min_ttl(self) -> datetime.timedelta:
         """Return how much of its life a cached session must have left."""
@@ -5749,6 +6216,8 @@ def exec_command(
     mfa_token: str,
     mfa_token_fd: str,
     json: bool,
+    process: Sequence[str] = (),
+    min_ttl: str = "",
 ) -> int:
     """Run a command, or a shell, with a profile's credentials in its environment, in place of this
     process."""
@@ -5762,8 +6231,13 @@ def exec_command(
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
     path = world.find_program(words[0])
+    least = parse_duration(min_ttl) if min_ttl else None
+    if process:
+        flags = {"duration": duration, "no_session": no_session, "region": region}
+        child = prepare_processes(app, profile, process, flags, token, least)
+        become(app, child, path, words)
     target = app.resolve(app.known_profile(profile), duration, region)
-    credentials = app.retrieve(target, no_session=no_session, mfa_token=token)
+    credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
     if (
         not command
         and world.is_terminal(1)
@@ -5777,6 +6251,136 @@ def exec_command(
     world.replace_process(path, words, environ)
 
 
+def prepare_processes(
+    app: App,
+    profile: str,
+    process: Sequence[str],
+    flags: Mapping[str, Any],
+    token: Secret | None,
+    least: datetime.timedelta | None,
+) -> ServerEnvironment:
+    """Get each profile's credentials once, and leave to the command what it gets them anew with."""
+    world = app.world
+    check_process_names(profile, process, world.environ)
+    sweep_leftovers(world)
+    targets = [
+        app.resolve(app.known_profile(name), flags["duration"], flags["region"])
+        for name in dict.fromkeys(process)
+    ]
+    first: dict[str, Credentials] = {}
+    for target in targets:
+        first[target.name] = app.retrieve(
+            target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
+        )
+    memory = remember(app.config, world.environ, {**flags, **app.remembered_flags()})
+    child = process_environment(world, app.config, world.environ, targets, memory)
+    try:
+        say_end(app, first.values())
+        start_keeper(world, child.files[-1], first)
+    except BaseException:
+        world.remove_run_folder(child.files[-1])
+        raise
+    return child
+
+
+def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Refuse what --process can't do (UsageError)."""
+    for name in names:
+        check_process_name(name)
+    if profile:
+        raise UsageError(
+            f"--process names the profiles, so {printable(profile)!r} can only be the command",
+            "put -- before the command",
+        )
+    if "default" in names[1:] and names[0] != "default":
+        raise UsageError(
+            "--process: the first profile is the command's default", "name default first"
+        )
+    if len(set(names)) > 1 and environ.get("AWS_ROLE_ARN"):
+        raise UsageError(
+            "AWS_ROLE_ARN is set, and would be the role of each of the profiles",
+            "unset AWS_ROLE_ARN",
+        )
+
+
+def say_end(app: App, credentials: Iterable[Credentials]) -> None:
+    """Tell the person when the command's credentials end, where nothing can renew them."""
+    ends = [one.expiration for one in credentials if one.expiration]
+    if ends and not app.opens_alone():
+        app.world.say(
+            f"note: the vault's passphrase is not given to the command, so its credentials end "
+            f"{format_time(min(ends))}; --file-passphrase-command would renew them"
+        )
+
+
+def start_keeper(world: World, folder: str, credentials: Mapping[str, Credentials]) -> None:
+    """Start the process that removes the command's files when it ends (AwsVaultError)."""
+    documents = {
+        name: Secret(export_json(name, one, ""))
+        for name, one in credentials.items()
+        if one.expiration
+    }
+    pid = world.process_id()
+    process = (pid, world.process_started(pid))
+    if not world.fork_detached(
+        lambda report: keep_for_command(world, process, folder, documents, report)
+    ):
+        raise AwsVaultError("the process that removes the command's files could not be started")
+
+
+def become(app: App, child: ServerEnvironment, path: str, words: Sequence[str]) -> NoReturn:
+    """Say what there is to say, and replace this process by the command."""
+    for note in child.notes:
+        app.world.say_once(note)
+    app.world.replace_process(path, words, child.environ)
+
+
+class ProcessAnswer:
+    """What an SDK gets that started us inside the command, in the order of preference."""
+
+    def __init__(self, app: App, target: ProfileConfig, no_session: bool, folder: str) -> None:
+        self.app = app
+        self.target = target
+        self.no_session = no_session
+        self.folder = folder
+
+    def document(self) -> str:
+        """Return credentials, renewed in time or still valid; else AwsVaultError says how."""
+        try:
+            made = self.app.retrieve(
+                self.target, no_session=self.no_session, mfa_token=None, early=True
+            )
+            return export_json(self.target.name, made, "")
+        except AwsVaultError as error:
+            valid = self._from_vault() or self._from_keeper()
+            if not valid:
+                raise self._with_hint(error) from None
+            return valid
+
+    def _from_vault(self) -> str:
+        try:
+            found = self.app.cached(self.target, no_session=self.no_session)
+        except AwsVaultError:
+            return ""
+        return export_json(self.target.name, found, "") if found else ""
+
+    def _from_keeper(self) -> str:
+        world = self.app.world
+        answer = world.ask_privately(self.folder, self.target.name.encode()).decode()
+        try:
+            ends = parse_time(parse_json_object(answer)["Expiration"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return answer if ends > world.now() else ""
+
+    def _with_hint(self, error: AwsVaultError) -> AwsVaultError:
+        if not isinstance(error, NeedsPerson):
+            return error
+        renew = f"run awsvault exec {printable(self.target.name)} in another terminal to renew"
+        again = "start it again, with --file-passphrase-command or a native keystore"
+        return NeedsPerson(error.message, renew if self.app.opens_alone() else again)
+
+
 def export_command(
     app: App,
     *,
@@ -5787,8 +6391,14 @@ def export_command(
     region: str,
     mfa_token: str,
     mfa_token_fd: str,
+    for_process: str = "",
 ) -> int:
     """Print a profile's credentials on standard output in a chosen form."""
+    if for_process:
+        target = app.resolve(app.known_profile(profile), duration, region)
+        answer = ProcessAnswer(app, target, no_session, os.path.dirname(for_process))
+        app.world.out(answer.document())
+        return 0
     app.refuse_nesting()
     token = read_mfa_token(app.world, mfa_token, mfa_token_fd)
     target = app.resolve(app.known_profile(profile), duration, region)
@@ -5887,12 +6497,14 @@ def version_command(app: App, *, json: bool, verify: bool) -> int:
         findings = world.bundle.verify()
         for finding in findings:
             world.say(f"error: {printable(finding)}")
+        if not findings:
+            world.out(f"{world.bundle.sha256()}  {printable(world.bundle.path)}\n")
+            world.out("intact, not authentic: compare the sum with the published one\n")
         return 1 if findings else 0
     if json:
+        own = {"awsvault": __version__, "python": sys.version.split()[0]}
         parts = world.bundle.manifest() if world.bundle else {}
-        world.out(
-            go_json({"awsvault": __version__, "python": sys.version.split()[0], **parts}) + "\n"
-        )
+        world.out(go_json({**own, "openssl": openssl_version(world), **parts}) + "\n")
     else:
         world.out(f"{__version__}\n")
     return 0
@@ -5915,6 +6527,7 @@ class Option(Value):
     choices: tuple[str, ...] = ()
     check: Callable[[str], object] | None = None
     hidden: bool = False
+    repeated: bool = False
 
     @property
     def dest(self) -> str:
@@ -6023,10 +6636,22 @@ LIST_OPTIONS = (
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     switch(("--json", "-j"), "as export --format=json", hidden=True),
+    Option(
+        ("--process",),
+        "let SDKs start awsvault for this profile; the first is the default, others may follow",
+        repeated=True,
+        default=(),
+    ),
+    Option(
+        ("--min-ttl",),
+        "how long the credentials must last at least, or the command is not started",
+        check=parse_duration,
+    ),
 )
 EXPORT_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     Option(("--format",), "the form", default="env", choices=tuple(EXPORT_FORMATS)),
+    Option(("--for-process",), "answer an SDK inside a command", hidden=True),
 )
 REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
@@ -6172,6 +6797,7 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             *option.names,
             dest=option.dest,
+            action="append" if option.repeated else "store",
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
             metavar=option.dest.rpartition("_")[2].upper(),
         )
@@ -6274,6 +6900,8 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         command = environ[by_command]
     elif environ.get("AWS_VAULT_FILE_PASSPHRASE"):
         passphrase = Secret(environ["AWS_VAULT_FILE_PASSPHRASE"])
+    if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
+        _close_unread(world, environ[by_fd])
     return StoreSettings(
         values["file_dir"],
         passphrase,
@@ -6287,6 +6915,15 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         pass_cmd=values["pass_cmd"],
         pass_prefix=values["pass_prefix"],
     )
+
+
+def _close_unread(world: World, fd: str) -> None:
+    # A flag won, but the command must not find a passphrase in an open descriptor.
+    try:
+        if fd.isascii() and fd.isdigit():
+            world.read_descriptor(int(fd), MAX_PASSPHRASE_BYTES)
+    except OSError:
+        return
 
 
 def _iterations(text: str) -> int:
@@ -6320,7 +6957,10 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     parsed, unknown = make_parser(line.command).parse_known_args(line.flags)
     if unknown:
         raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(line.command))
-    values = option_values(options, vars(parsed), world.environ)
+    given = vars(parsed)
+    if given.get("for_process"):
+        given = {**given, **recall(world, given["for_process"]), "input": False}
+    values = option_values(options, given, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
         world.environ, "AWS_VAULT_NO_INPUT"

@@ -27,7 +27,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from _frozen_importlib_external import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import time
     import warnings
     import zipfile
+    import zlib
     from collections.abc import Callable, Iterator
     from types import CodeType
     from typing import Any, TypeVar
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 # What only packing and unpacking use: a start from the cache imports none of it.
-TOOLS = ("hashlib", "io", "json", "re", "shutil", "stat", "time", "warnings", "zipfile")
+TOOLS = ("hashlib", "io", "json", "re", "shutil", "stat", "time", "warnings", "zipfile", "zlib")
 
 # pip's names for the platforms that a target's wheels may be made for.
 TARGETS = {
@@ -144,7 +145,11 @@ class Bundle:
         try:
             fd, path = self.walk(f"{self.root}/{self.build_id}")
             lock = os.open("use.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            except OSError:
+                # A file system without locks: then it can't be swept under one, either.
+                pass
             path = f"{path}/{self.tag}/{name}"
             os.close(self.walk(path)[0])
             # Between the two it may have been swept.
@@ -170,6 +175,12 @@ class Bundle:
         """Hash the whole file, compile it again and compare the cache; what is wrong, in words."""
         import_tools()
         return verify(self)
+
+    def sha256(self) -> str:
+        """Return the hash of the whole file, as SHA256SUMS has it."""
+        import_tools()
+        with open(self.path, "rb") as file:
+            return sha256(file.read())
 
     def get_source(self, name: str) -> str:
         """Return the module's source, for the lines of a traceback."""
@@ -272,7 +283,7 @@ def entry(bundle: Bundle, name: str) -> bytes:
     try:
         with zipfile.ZipFile(bundle.path) as archive:
             data = archive.read(name)
-    except (KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise OSError(f"{bundle.path}: {name} can't be read: {error}") from None
     if sha256(data) != bundle.pins.get(name):
         raise OSError(f"{bundle.path}: {name} is not what was packed")
@@ -520,7 +531,7 @@ def missing_parents(path: str, made: set[str]) -> list[str]:
 
 
 def sweep(bundle: Bundle) -> None:
-    """Remove the builds that nothing has used for 14 days and no process holds; never an error."""
+    """Remove the builds that nothing has used for 14 days and no process holds."""
     root = bundle.walk(bundle.root)
     try:
         for name in os.listdir(root[1]):
@@ -528,9 +539,10 @@ def sweep(bundle: Bundle) -> None:
             if name.startswith(".swept-"):
                 shutil.rmtree(path, ignore_errors=True)
             elif re.fullmatch("[0-9a-f]{64}", name) and name != bundle.build_id:
-                sweep_build(bundle, path)
-    except OSError:
-        pass
+                try:
+                    sweep_build(bundle, path)
+                except OSError:
+                    continue
     finally:
         os.close(root[0])
 
@@ -1106,8 +1118,6 @@ class Packer:
 
     def manifest(self, module: bytes) -> bytes:
         """Return the manifest, as JSON."""
-        import zlib
-
         content = {
             "versions": {name: self.versions(python) for name, python in GENERATIONS.items()},
             "targets": self.cryptography,
@@ -1184,7 +1194,6 @@ def write_output(path: str, data: bytes) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Build what the arguments say; print size, hash and the zlib that was used."""
     import argparse
-    import zlib
 
     here = os.path.dirname(os.path.abspath(__file__))
     parser = argparse.ArgumentParser(prog="build_zipapp.py", allow_abbrev=False)

@@ -18,7 +18,7 @@ import pytest
 from tests.fake_aws import ACCOUNT, KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
 from tests.terminal import Terminal
 
-pytest_plugins: list[str] = []
+pytest_plugins: list[str] = ["tests.pyz"]
 
 PROGRAM = Path(__file__).resolve().parent.parent / "awsvault.py"
 PASSPHRASE = "correct horse battery staple"

@@ -1,0 +1,130 @@
+"""A World for tests: a clock to set, a home of one's own, what was said kept, doors that fail or kill."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import signal
+
+from awsvault import NeedsPerson, Secret, World
+
+UTC = datetime.timezone.utc
+START = datetime.datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+
+# Every public method of World that lets something in or out; a new one is found by itself.
+DOORS = [
+    name
+    for name, member in vars(World).items()
+    if callable(member) and not name.startswith("_") and not isinstance(member, type)
+]
+
+
+class FakeWorld(World):
+    """World with a clock that a test sets, answers given beforehand, and nothing of the tester's environment.
+
+    `answers` are typed one by one at prompts (text, or an exception to raise); `asked` is what was
+    asked. `failures` maps the name of a door to an exception that it raises, or to a function that
+    takes its place. `entered` lists the doors in the order in which they were used.
+    """
+
+    def __init__(self, home, environ=None, answers=None):
+        super().__init__()
+        self.environ = {"HOME": str(home), "PATH": "/usr/bin:/bin", **(environ or {})}
+        self.clock = START
+        self.answers = answers
+        self.asked, self.said, self.written = [], [], ""
+        self.failures, self.entered = {}, []
+
+    def now(self):
+        return self.clock
+
+    def out(self, text):
+        self.written += text
+
+    def say(self, text):
+        self.said.append(text)
+
+    def can_ask(self):
+        return self.answers is not None
+
+    def open_terminal(self):
+        return -1
+
+    def terminal_name(self):
+        return ""
+
+    def ask(self, question, *, hidden=False, timeout=None, instead):
+        if self.answers is None:
+            raise NeedsPerson(f"{question}: there is no terminal to ask on", instead)
+        self.asked.append(question)
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return Secret(answer)
+
+    def advance(self, **parts):
+        self.clock += datetime.timedelta(**parts)
+
+
+def watched(name):
+    """The door `name` of a FakeWorld, noted when it is entered, and failing if a test says so."""
+    inner = getattr(FakeWorld, name)
+
+    @functools.wraps(inner)
+    def door(self, *args, **kwargs):
+        self.entered.append(name)
+        failure = self.failures.get(name)
+        if isinstance(failure, BaseException):
+            raise failure
+        return failure(*args, **kwargs) if failure else inner(self, *args, **kwargs)
+
+    return door
+
+
+for _name in DOORS:
+    setattr(FakeWorld, _name, watched(_name))
+
+
+class KillingWorld(World):
+    """World in which the process dies by SIGKILL at the n-th door that it enters (or, odd n, leaves).
+
+    What is being written when it dies is written by half.
+    """
+
+    def __init__(self, environ, fatal):
+        super().__init__()
+        self.environ = environ
+        self.fatal = fatal
+        self.count = 0
+
+    def step(self):
+        self.count += 1
+        if self.count == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write_file(self, fd, data):
+        self.count += 1
+        if self.count == self.fatal:
+            os.write(fd, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().write_file(fd, data)
+
+
+def fatal(name):
+    inner = getattr(KillingWorld, name)
+
+    @functools.wraps(inner)
+    def door(self, *args, **kwargs):
+        if "fatal" in vars(self):
+            self.step()
+        result = inner(self, *args, **kwargs)
+        if "fatal" in vars(self):
+            self.step()
+        return result
+
+    return door
+
+
+for _name in DOORS:
+    setattr(KillingWorld, _name, fatal(_name))

@@ -1,0 +1,856 @@
+"""The main job as a whole: keys in, short-lived credentials out, a command run with them.
+
+Subprocesses, real files, real terminals and a strict AWS on loopback; nothing of the product is
+imported.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from datetime import datetime, timezone
+from itertools import groupby
+
+import pytest
+
+from tests.authority import make_authority
+from tests.conftest import PASSPHRASE, Cli, arn
+from tests.fake_aws import ACCOUNT, KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
+
+OTHER_KEY_ID, OTHER_SECRET = "AKIADUMMYEXAMPLE0002", "dummy/secret+key/EXAMPLE0002/not/real000"
+VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
+)
+
+
+def session_of(fake, environ):
+    """The fake's session that the variables hold, complete."""
+    session = fake.sessions[environ["AWS_ACCESS_KEY_ID"]]
+    assert environ["AWS_SECRET_ACCESS_KEY"] == session.secret
+    assert environ["AWS_SESSION_TOKEN"] == session.token
+    return session
+
+
+def without_repeats(names):
+    return [name for name, _ in groupby(names)]
+
+
+# ======================================================================
+# add
+# ======================================================================
+
+
+def test_add_asks_for_key_secret_and_device(cli, fake_aws):
+    terminal = cli.terminal("add", "prod", env={"AWS_VAULT_FILE_PASSPHRASE": None})
+    terminal.expect("Access key ID")
+    assert terminal.echoing()
+    terminal.send_line(KEY_ID)
+    terminal.expect("Secret access key")
+    assert not terminal.echoing()
+    terminal.send_line(SECRET)
+    terminal.expect("ARN of the MFA device")
+    terminal.send_line(MFA_SERIAL)
+    for again in ("new vault", "again"):
+        terminal.expect(again)
+        assert not terminal.echoing()
+        terminal.send_line(PASSPHRASE)
+    assert terminal.wait() == 0
+    assert terminal.modes_restored()
+    assert SECRET not in terminal.screen
+    assert PASSPHRASE not in terminal.screen
+    assert cli.config_file.read_text() == f"[profile prod]\nmfa_serial = {MFA_SERIAL}\n"
+    assert cli.exec_environ("prod", "-t", "123456")["AWS_VAULT"] == "prod"
+    assert fake_aws.calls[0].key_id == KEY_ID
+
+
+def test_add_asks_for_no_device_where_the_profile_is_there(cli):
+    cli.config("[profile prod]\nregion = eu-west-1\n")
+    terminal = cli.terminal("add", "prod")
+    terminal.expect("Access key ID")
+    terminal.send_line(KEY_ID)
+    terminal.expect("Secret access key")
+    terminal.send_line(SECRET)
+    terminal.expect("Added credentials")
+    assert terminal.wait() == 0
+    assert "MFA" not in terminal.screen
+    assert cli.config_file.read_text() == "[profile prod]\nregion = eu-west-1\n"
+
+
+def test_add_reads_the_environment(cli, fake_aws):
+    cli.add("prod")
+    assert cli.config_file.read_text() == "[profile prod]\n"
+    assert cli.config_file.stat().st_mode & 0o777 == 0o600
+    session = session_of(fake_aws, cli.exec_environ("prod"))
+    assert (session.action, session.caller.arn) == (
+        "GetSessionToken",
+        f"arn:aws:iam::{ACCOUNT}:user/jon",
+    )
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_add_config_leaves_the_file_alone(cli, there):
+    if there:
+        cli.config("# mine\n[default]\n")
+    cli.add("prod", KEY_ID, SECRET, "--no-add-config")
+    assert cli.config_file.exists() == there
+    assert not there or cli.config_file.read_text() == "# mine\n[default]\n"
+    assert cli.run("list", "--credentials", check=0).out == "prod\n"
+
+
+def test_add_appends_and_rewrites_nothing(cli):
+    text = "# note\r\n[profile a]\r\nregion=eu-west-1 ; why\n\n[ profile odd ]\nx"
+    cli.config_file.parent.mkdir()
+    cli.config_file.write_bytes(text.replace("\nx", "\nx = 1").encode())
+    cli.add("prod")
+    assert cli.config_file.read_bytes().startswith(text.encode())
+    assert cli.config_file.read_text().endswith("\n[profile prod]\n")
+
+
+def test_a_new_key_ends_the_sessions_of_the_old_one(cli, fake_aws):
+    fake_aws.add_user("eve", OTHER_KEY_ID, OTHER_SECRET)
+    cli.config(f"[profile prod]\n[profile admin]\nsource_profile=prod\nrole_arn={arn('admin')}\n")
+    cli.add("prod")
+    cli.exec_environ("prod")
+    cli.exec_environ("admin")
+    cli.add("prod", OTHER_KEY_ID, OTHER_SECRET)
+    assert cli.run("list", "--sessions", check=0).out == ""
+    assert session_of(fake_aws, cli.exec_environ("prod")).caller.user.name == "eve"
+
+
+# ======================================================================
+# Chains
+# ======================================================================
+
+CHAINS = f"""
+[profile prod]
+region = eu-west-1
+mfa_serial = {MFA_SERIAL}
+
+[profile plain]
+region = eu-west-1
+
+[profile deploy]
+source_profile = prod
+role_arn = {arn("deploy")}
+mfa_serial = {MFA_SERIAL}
+
+[profile admin]
+source_profile = plain
+role_arn = {arn("admin")}
+
+[profile chained]
+source_profile = admin
+role_arn = {arn("chained")}
+
+[profile partner]
+source_profile = plain
+role_arn = {arn("partner")}
+external_id = secret-handshake
+role_session_name = jon@example
+duration_seconds = 1800
+session_tags = team = a b, cost-center=12
+transitive_session_tags = team
+source_identity = jon
+"""
+
+
+@pytest.fixture
+def chains(cli):
+    """A config with each kind of chain; `prod` and `plain` have jon's key."""
+    cli.config(CHAINS)
+    cli.add("prod")
+    cli.add("plain")
+    return cli
+
+
+@pytest.mark.parametrize(
+    ("profile", "flags", "calls"),
+    [
+        ("plain", [], ["GetSessionToken"]),
+        ("prod", ["-t", "123456"], ["GetSessionToken"]),
+        ("deploy", ["--mfa-token=123456"], ["GetSessionToken", "AssumeRole"]),
+        ("admin", [], ["AssumeRole"]),
+        ("partner", [], ["AssumeRole"]),
+        ("chained", [], ["AssumeRole", "AssumeRole"]),
+        ("deploy", ["-n", "-t", "123456"], ["AssumeRole"]),
+        ("deploy", ["-d", "2h", "-t", "123456"], ["AssumeRole"]),
+    ],
+)
+def test_the_second_exec_makes_no_call(chains, fake_aws, profile, flags, calls):
+    first = chains.exec_environ(profile, *flags)
+    assert fake_aws.actions() == calls
+    assert session_of(fake_aws, first).action == calls[-1]
+    fake_aws.clear()
+    again = [flag for flag in flags if not flag.endswith("123456") and flag != "-t"]
+    second = chains.exec_environ(profile, *again, env={"AWS_VAULT_NO_INPUT": "1"})
+    assert fake_aws.calls == []
+    assert {name: first.get(name) for name in VARIABLES} == {
+        name: second.get(name) for name in VARIABLES
+    }
+
+
+def test_no_session_of_a_plain_profile_hands_out_the_stored_key(chains, fake_aws):
+    environ = chains.exec_environ("plain", "--no-session")
+    assert (environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"]) == (KEY_ID, SECRET)
+    assert "AWS_SESSION_TOKEN" not in environ
+    assert "AWS_CREDENTIAL_EXPIRATION" not in environ
+    assert fake_aws.calls == []
+
+
+def test_the_environment_of_the_command(chains, fake_aws):
+    environ = chains.exec_environ("partner", env={"AWS_SESSION_TOKEN": "stale", "OTHER": "kept"})
+    session = session_of(fake_aws, environ)
+    assert environ["AWS_CREDENTIAL_EXPIRATION"] == session.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert (environ["AWS_VAULT"], environ["AWS_ACCOUNT_ID"]) == ("partner", ACCOUNT)
+    assert (environ["OTHER"], environ.get("AWS_VAULT_FILE_PASSPHRASE")) == ("kept", None)
+
+
+def test_what_a_role_is_asked_with(chains, fake_aws):
+    chains.exec_environ("partner")
+    asked = fake_aws.calls[0].parameters
+    assert asked["ExternalId"] == "secret-handshake"
+    assert (asked["RoleSessionName"], asked["SourceIdentity"]) == ("jon@example", "jon")
+    assert asked["DurationSeconds"] == "1800"
+    assert (asked["Tags.member.1.Key"], asked["Tags.member.1.Value"]) == ("team", "a b")
+    assert (asked["Tags.member.2.Key"], asked["Tags.member.2.Value"]) == ("cost-center", "12")
+    assert asked["TransitiveTagKeys.member.1"] == "team"
+
+
+@pytest.mark.parametrize(
+    ("profile", "flags", "seconds"),
+    [
+        ("plain", [], 3600),
+        ("plain", ["-d", "90m"], 5400),
+        ("plain", ["--duration=1.5h"], 5400),
+        ("admin", [], 3600),
+        ("admin", ["-d2h"], 7200),
+        ("chained", ["-d", "15m"], 900),
+    ],
+)
+def test_durations(chains, fake_aws, profile, flags, seconds):
+    chains.exec_environ(profile, *flags)
+    assert fake_aws.calls[-1].parameters["DurationSeconds"] == str(seconds)
+
+
+def test_a_chained_role_is_cut_to_an_hour_and_says_so(chains, fake_aws):
+    done = chains.run("exec", "chained", "-d", "2h", "--", "true", check=0)
+    assert "one hour at most" in done.err
+    assert fake_aws.calls[-1].parameters["DurationSeconds"] == "3600"
+    assert fake_aws.calls[-1].code == ""
+
+
+def test_a_changed_role_is_not_served_from_the_cache(chains, fake_aws):
+    chains.exec_environ("admin")
+    chains.config(CHAINS.replace(arn("admin"), arn("audit")))
+    session = session_of(fake_aws, chains.exec_environ("admin"))
+    assert session.caller.role.name == "audit"
+
+
+def test_a_session_with_little_left_is_made_anew(chains, fake_aws):
+    fake_aws.lifetime = 299
+    chains.exec_environ("plain")
+    chains.exec_environ("plain")
+    assert fake_aws.count() == 2
+    chains.exec_environ("plain", env={"AWS_MIN_TTL": "1m"})
+    assert fake_aws.count() == 2
+
+
+# ======================================================================
+# Where the MFA code comes from
+# ======================================================================
+
+
+def test_code_from_a_line_of_stdin_and_the_rest_is_the_commands(chains):
+    done = chains.run("exec", "prod", "-t", "-", "--", "cat", input="123456\nthe rest\n", check=0)
+    assert done.out == "the rest\n"
+
+
+def test_code_from_a_descriptor_that_the_command_does_not_get(chains):
+    read, write = os.pipe()
+    os.write(write, b"123456\n")
+    os.close(write)
+    show = ["sh", "-c", f"test -e /dev/fd/{read} && echo open || echo closed"]
+    line = ["exec", "prod", "--mfa-token-fd", read, "--", *show]
+    assert chains.run(*line, pass_fds=(read,), check=0).out == "closed\n"
+    os.close(read)
+
+
+def test_code_from_mfa_process(chains, fake_aws):
+    process = "mfa_process = sh -c 'echo 123456; echo heard >&2'\n"
+    chains.config(CHAINS.replace("[profile plain]", process + "\n[profile plain]", 1))
+    chains.exec_environ("deploy")
+    assert fake_aws.calls[0].parameters["TokenCode"] == "123456"
+
+
+def test_code_typed_on_the_terminal_with_stdin_and_stdout_elsewhere(chains, fake_aws):
+    line = ["exec", "deploy", "--", "sh", "-c", "cat; echo $AWS_VAULT"]
+    terminal = chains.terminal(*line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    terminal.expect(f"MFA code for {MFA_SERIAL}")
+    terminal.send_line("123456")
+    out, _ = terminal.process.communicate(b"piped in\n", timeout=60)
+    assert out == b"piped in\ndeploy\n"
+    assert fake_aws.actions() == ["GetSessionToken", "AssumeRole"]
+
+
+def test_one_code_serves_all_roles_of_a_source(cli, fake_aws):
+    cli.mfa_config()
+    cli.add("prod")
+    cli.exec_environ("admin", "-t", "123456")
+    for profile in ("deploy", "audit", "admin"):
+        cli.exec_environ(profile, env={"AWS_VAULT_NO_INPUT": "1"})
+    assert without_repeats(fake_aws.actions()) == ["GetSessionToken", "AssumeRole"]
+    assert fake_aws.count() == 4
+
+
+# ======================================================================
+# The command
+# ======================================================================
+
+
+def test_default_shell_says_one_line(chains):
+    terminal = chains.terminal("exec", "plain", env={"SHELL": "/bin/sh", "PS1": "ready> "})
+    terminal.expect("started /bin/sh with credentials of 'plain'")
+    terminal.expect("ready> ")
+    terminal.send_line("echo in $AWS_VAULT; exit 7")
+    terminal.expect("in plain")
+    assert terminal.wait() == 7
+    assert terminal.screen.count("awsvault:") == 1
+
+
+def test_default_shell_may_be_quiet(chains):
+    env = {"PS1": "ready> ", "AWS_VAULT_DISABLE_HELP_MESSAGE": "1"}
+    terminal = chains.terminal("exec", "plain", env=env)
+    terminal.expect("ready> ")
+    assert "awsvault:" not in terminal.screen
+    terminal.send_line("exit")
+    assert terminal.wait() == 0
+
+
+def test_default_shell_reads_stdin(chains):
+    assert (
+        chains.run("exec", "plain", input="echo from $AWS_VAULT\n", check=0).out == "from plain\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exec", "--", "sh", "-c", "echo $AWS_VAULT"],
+        ["exec", "plain", "sh", "--", "-c", "echo $AWS_VAULT"],
+        ["exec", "--no-session", "plain", "printenv", "AWS_VAULT"],
+    ],
+)
+def test_where_profile_and_command_stand(chains, words):
+    assert chains.run(*words, env={"AWS_PROFILE": "plain"}, check=0).out == "plain\n"
+
+
+def test_named_profile_beats_the_variable(chains):
+    assert chains.exec_environ("plain", env={"AWS_PROFILE": "nonesuch"})["AWS_VAULT"] == "plain"
+
+
+def test_default_profile_where_none_is_named(cli):
+    cli.config("[default]\nregion = eu-west-1\n")
+    cli.add("default")
+    assert cli.run("exec", "--", "printenv", "AWS_VAULT", check=0).out == "default\n"
+
+
+def test_it_is_the_same_process(chains):
+    process = chains.popen("exec", "plain", "--", "sh", "-c", "echo $$; cat >/dev/null; exit 3")
+    assert process.stdout.readline() == f"{process.pid}\n"
+    process.communicate()
+    assert process.returncode == 3
+
+
+def test_large_data_passes_through(chains):
+    text = "0123456789abcdef" * 65536
+    assert chains.run("exec", "plain", "--", "cat", input=text, check=0).out == text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_is_the_commands_own(chains, number):
+    process = chains.popen("exec", "plain", "--", "sh", "-c", "echo up; exec cat")
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == -number
+
+
+def test_signals_umask_and_limits_inside_are_as_outside(chains):
+    chains.program = [
+        "/bin/sh", "-c", 'umask 027; ulimit -S -c 100; exec "$@"', "sh", *chains.program,
+    ]  # fmt: skip
+    show = "umask; ulimit -S -c; grep SigIgn /proc/self/status; grep SigBlk /proc/self/status"
+    done = chains.run("exec", "plain", "--", "sh", "-c", show, check=0)
+    ignored, blocked = done.out.splitlines()[2:]
+    assert done.out.splitlines()[:2] == ["0027", "100"]
+    assert {int(line.split()[1], 16) for line in (ignored, blocked)} == {0}
+
+
+def test_a_reader_that_goes_away_ends_the_command(chains):
+    process = chains.popen("exec", "plain", "--", "yes")
+    assert process.stdout.readline() == "y\n"
+    process.stdout.close()
+    assert process.wait(30) == -signal.SIGPIPE
+
+
+def test_no_descriptor_is_left_open(chains):
+    show = "import os; print(sorted(int(fd) for fd in os.listdir('/proc/self/fd')))"
+    line = [sys.executable, "-I", "-S", "-c", show]
+    plain = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    for _ in range(2):
+        assert chains.run("exec", "plain", "--", *line, check=0).out == plain
+
+
+def test_the_aws_cli_as_the_command(chains, awscli):
+    done = chains.run(
+        "exec", "admin", "--region=eu-west-1", "--", awscli, "sts", "get-caller-identity", check=0
+    )
+    assert done.json()["Arn"].startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/admin/")
+
+
+# ======================================================================
+# export
+# ======================================================================
+
+
+def test_export_forms_say_the_same(chains, fake_aws):
+    assert fake_aws.count() == 0
+    document = chains.run("export", "plain", "--format=json", check=0).out
+    assert document.count("\n") == 1
+    assert ": " not in document
+    data = json.loads(document)
+    session = fake_aws.sessions[data["AccessKeyId"]]
+    expected = {
+        "AWS_ACCESS_KEY_ID": session.key_id,
+        "AWS_SECRET_ACCESS_KEY": session.secret,
+        "AWS_SESSION_TOKEN": session.token,
+        "AWS_CREDENTIAL_EXPIRATION": session.expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    assert data == {
+        "Version": 1,
+        "AccessKeyId": session.key_id,
+        "SecretAccessKey": session.secret,
+        "SessionToken": session.token,
+        "Expiration": expected["AWS_CREDENTIAL_EXPIRATION"],
+    }
+    for form, read in READERS.items():
+        assert read(chains.run("export", "plain", f"--format={form}", check=0).out) == expected
+    assert fake_aws.count() == 1
+
+
+def read_env(text):
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def read_by_shell(text):
+    script = f"{text}\nenv -u PWD -u OLDPWD -u SHLVL -u _"
+    done = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, check=True)
+    return read_env("".join(f"{line}\n" for line in done.stdout.decode().splitlines()
+                            if line.startswith("AWS_")))  # fmt: skip
+
+
+def read_ini(text):
+    parser = configparser.RawConfigParser(delimiters=("=",))
+    parser.read_string(text)
+    assert parser.sections() == ["plain"]
+    section = dict(parser["plain"])
+    region = section.pop("region")
+    read = {name.upper(): value for name, value in section.items()}
+    return {**read, "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+
+
+def read_quoted(start, middle):
+    def read(text):
+        lines = [line.removeprefix(start).split(middle, 1) for line in text.splitlines()]
+        assert all(value[0] == value[-1] == "'" for _, value in lines)
+        return {name: value[1:-1] for name, value in lines}
+
+    return read
+
+
+READERS = {
+    "env": read_env,
+    "export-env": read_by_shell,
+    "ini": read_ini,
+    "fish": read_quoted("set -gx ", " "),
+    "powershell": read_quoted("$Env:", " = "),
+}
+
+
+def test_exec_json_is_export_json(chains):
+    exported = chains.run("export", "plain", "--format=json", check=0).out
+    assert chains.run("exec", "plain", "--json", check=0).out == exported
+    assert chains.run("exec", "-j", "plain", check=0).out == exported
+
+
+def test_export_is_a_credential_process_of_the_aws_cli(chains, fake_aws, awscli):
+    line = shlex.join([*chains.program, "export", "--format=json", "admin"])
+    outer = chains.home / "outer"
+    outer.write_text(f"[profile outer]\nregion = eu-west-1\ncredential_process = {line}\n")
+    environ = chains.environment({"AWS_CONFIG_FILE": str(outer)})
+    inner = {"AWS_CONFIG_FILE": str(chains.config_file)}
+    outer.write_text(
+        outer.read_text().replace(line, f"env {shlex.join(map('='.join, inner.items()))} {line}")
+    )
+    done = subprocess.run(
+        [awscli, "--profile", "outer", "sts", "get-caller-identity"],
+        env=environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["Arn"].startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/admin/")
+
+
+# ======================================================================
+# list, clear, remove
+# ======================================================================
+
+
+def test_list_shows_what_there_is_without_a_passphrase(chains):
+    chains.exec_environ("plain")
+    closed = {"AWS_VAULT_FILE_PASSPHRASE": None, "AWS_VAULT_NO_INPUT": "1"}
+    table = chains.run("list", env=closed, check=0).out.splitlines()
+    assert [line.split() for line in table[:2]] == [
+        ["Profile", "Credentials", "Sessions"],
+        ["=======", "===========", "========"],
+    ]
+    rows = {line.split()[0]: line.split()[1:] for line in table[2:]}
+    assert rows["prod"] == ["prod", "-"]
+    assert rows["plain"][0] == "plain"
+    assert re.fullmatch(r"sts.GetSessionToken:(1h0m0s|59m[0-9]+s)", rows["plain"][1])
+    assert rows["admin"] == ["-", "-"]
+    assert chains.run("ls", "--credentials", env=closed, check=0).out == "plain\nprod\n"
+    assert chains.run("list", "--sessions", env=closed, check=0).out.count("\n") == 1
+    names = ["prod", "plain", "deploy", "admin", "chained", "partner"]
+    assert chains.run("list", "--profiles", env=closed, check=0).out.split() == names
+
+
+def test_clear_takes_one_profiles_sessions_or_all(chains, fake_aws):
+    for profile in ("plain", "admin", "partner"):
+        chains.exec_environ(profile)
+    chains.run("clear", "admin", check=0)
+    assert chains.run("list", "--sessions", check=0).out.count("\n") == 2
+    assert chains.run("clear", check=0).out == "Cleared 2 sessions.\n"
+    assert chains.run("list", "--sessions", check=0).out == ""
+    assert chains.run("list", "--credentials", check=0).out == "plain\nprod\n"
+    chains.exec_environ("plain")
+
+
+def test_remove_asks_and_takes_dependent_sessions_along(chains):
+    for profile in ("plain", "admin", "chained"):
+        chains.exec_environ(profile)
+    terminal = chains.terminal("remove", "plain")
+    terminal.expect(r"Delete the credentials of 'plain' and its sessions\?")
+    terminal.send_line("n")
+    assert terminal.wait() == 0
+    assert "plain" in chains.run("list", "--credentials").out
+    terminal = chains.terminal("rm", "plain")
+    terminal.expect(r"\(y\|N\)")
+    terminal.send_line("y")
+    assert terminal.wait() == 0
+    assert chains.run("list", "--credentials").out == "prod\n"
+    assert chains.run("list", "--sessions").out == ""
+    assert chains.run("exec", "plain", "--", "true", check=1).out == ""
+
+
+@pytest.mark.parametrize("flag", ["-f", "--force"])
+def test_remove_with_force_asks_nobody(chains, flag):
+    chains.run("remove", flag, "plain", check=0)
+    assert chains.run("list", "--credentials").out == "prod\n"
+
+
+@pytest.mark.parametrize("flag", ["-s", "--sessions-only"])
+def test_remove_sessions_only_keeps_the_key(chains, flag):
+    chains.exec_environ("plain")
+    chains.run("remove", flag, "plain", check=0)
+    assert chains.run("list", "--sessions").out == ""
+    assert "plain" in chains.run("list", "--credentials").out
+
+
+# ======================================================================
+# Where STS is
+# ======================================================================
+
+
+class Refuser:
+    """A proxy that notes whom it was asked to connect to, and refuses."""
+
+    def __enter__(self):
+        self.asked = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        self.thread.join(10)
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.socket.accept()
+                with connection, connection.makefile("rb") as stream:
+                    self.asked.append(stream.readline().decode().strip())
+                    while stream.readline().strip():
+                        pass
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "env", "host"),
+    [
+        ("", [], {}, "sts.amazonaws.com"),
+        ("region = eu-west-1", [], {}, "sts.eu-west-1.amazonaws.com"),
+        ("region = us-east-1", [], {}, "sts.us-east-1.amazonaws.com"),
+        ("region = eu-west-1", ["--region", "ap-south-1"], {}, "sts.ap-south-1.amazonaws.com"),
+        ("region = eu-west-1", [], {"AWS_REGION": "sa-east-1"}, "sts.sa-east-1.amazonaws.com"),
+        ("", [], {"AWS_DEFAULT_REGION": "sa-east-1"}, "sts.sa-east-1.amazonaws.com"),
+        ("region = cn-north-1", [], {}, "sts.cn-north-1.amazonaws.com.cn"),
+        ("region = us-gov-west-1", [], {}, "sts.us-gov-west-1.amazonaws.com"),
+        ("region = eu-west-1", [], {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"}, "sts.amazonaws.com"),
+        ("region = eu-west-1\nsts_regional_endpoints = legacy", [], {}, "sts.amazonaws.com"),
+        ("region = af-south-1", [], {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"},
+         "sts.af-south-1.amazonaws.com"),
+        ("region = us-east-2", [], {"AWS_USE_FIPS_ENDPOINT": "true"},
+         "sts-fips.us-east-2.amazonaws.com"),
+        ("region = us-east-2\nuse_fips_endpoint = true", [], {},
+         "sts-fips.us-east-2.amazonaws.com"),
+        ("region = eu-west-1\nuse_dualstack_endpoint = true", [], {}, "sts.eu-west-1.api.aws"),
+        ("region = eu-west-1", [], {"AWS_USE_DUALSTACK_ENDPOINT": "true"},
+         "sts.eu-west-1.api.aws"),
+    ],
+)  # fmt: skip
+def test_the_endpoint_is_botocores_choice(cli, settings, flags, env, host):
+    cli.config(f"[profile prod]\n{settings}\n")
+    cli.add("prod")
+    with Refuser() as proxy:
+        # An https endpoint's host is all that a proxy hears of it.
+        changes = {
+            "AWS_ENDPOINT_URL_STS": None,
+            "HTTPS_PROXY": proxy.url,
+            "AWS_MAX_ATTEMPTS": "1",
+            **env,
+        }
+        done = cli.run("exec", "prod", *flags, "--", "true", env=changes, check=1)
+    assert proxy.asked == [f"CONNECT {host}:443 HTTP/1.1"] or proxy.asked == [
+        f"CONNECT {host}:443 HTTP/1.0"
+    ]
+    assert "proxy" in done.err
+
+
+SERVICES_AND_URL = """services = local
+endpoint_url = http://127.0.0.1:9
+[services local]
+sts =
+  endpoint_url = {url}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "env"),
+    [
+        ("", {"AWS_ENDPOINT_URL_STS": "{url}"}),
+        ("", {"AWS_ENDPOINT_URL": "{url}"}),
+        ("endpoint_url = {url}", {}),
+        ("endpoint_url = http://127.0.0.1:9", {"AWS_ENDPOINT_URL_STS": "{url}"}),
+        ("services = local\n[services local]\nsts =\n  endpoint_url = {url}", {}),
+        (SERVICES_AND_URL, {}),
+    ],
+    ids=["variable", "variable for all", "key", "variable beats key", "services",
+         "services beat key"],
+)  # fmt: skip
+def test_endpoints_that_are_named(cli, fake_aws, settings, env):
+    cli.environ.pop("AWS_ENDPOINT_URL_STS")
+    cli.config("[profile prod]\nregion = eu-west-1\n" + settings.format(url=fake_aws.url) + "\n")
+    cli.add("prod")
+    named = {name: value.format(url=fake_aws.url) for name, value in env.items()}
+    cli.exec_environ("prod", env=named)
+    assert fake_aws.actions() == ["GetSessionToken"]
+    assert fake_aws.calls[0].region == "eu-west-1"
+
+
+def test_configured_endpoints_may_be_ignored(cli, fake_aws):
+    cli.config(f"[profile prod]\nregion = eu-west-1\nendpoint_url = {fake_aws.url}\n")
+    cli.add("prod")
+    with Refuser() as proxy:
+        env = {
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+            "HTTPS_PROXY": proxy.url,
+            "AWS_MAX_ATTEMPTS": "1",
+        }
+        cli.run("exec", "prod", "--", "true", env=env, check=1)
+    assert proxy.asked[0].startswith("CONNECT sts.eu-west-1.amazonaws.com:443")
+    assert fake_aws.calls == []
+
+
+def test_plain_http_goes_through_a_proxy_where_it_is_allowed(cli, fake_aws):
+    cli.add("prod")
+    env = {
+        "AWS_ENDPOINT_URL_STS": "http://sts.example.test",
+        "HTTP_PROXY": fake_aws.url,
+        "AWS_VAULT_ALLOW_HTTP": "1",
+    }
+    cli.run("exec", "prod", "--", "true", env=env, check=0)
+    assert fake_aws.calls[0].headers["host"] == "sts.example.test"
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+def test_no_proxy_applies(cli, fake_aws, variable):
+    cli.add("prod")
+    with Refuser() as proxy:
+        env = {"HTTP_PROXY": proxy.url, "http_proxy": proxy.url, variable: "127.0.0.1"}
+        cli.exec_environ("prod", env=env)
+    assert (proxy.asked, fake_aws.count()) == ([], 1)
+
+
+@pytest.fixture
+def secure(home, tmp_path):
+    """The product and an AWS over TLS whose authority nobody knows; `authority` is its file."""
+    authority, context = make_authority(tmp_path / "tls")
+    with FakeAws(tls=context) as fake:
+        product = Cli(home, furnish(fake).url)
+        product.environ["AWS_MAX_ATTEMPTS"] = "1"
+        product.authority, product.fake = authority, fake
+        yield product
+        product.close()
+
+
+def test_ca_bundle_by_variable(secure):
+    secure.add("prod")
+    secure.exec_environ("prod", env={"AWS_CA_BUNDLE": str(secure.authority)})
+    assert secure.fake.actions() == ["GetSessionToken"]
+
+
+def test_ca_bundle_by_key(secure):
+    secure.config(f"[profile prod]\nca_bundle = {secure.authority}\n")
+    secure.add("prod")
+    secure.exec_environ("prod")
+    assert secure.fake.actions() == ["GetSessionToken"]
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "no certificate\n"], ids=["unknown", "empty", "text"]
+)
+def test_no_request_without_trust(secure, content):
+    secure.add("prod")
+    bundle = secure.home / "bundle.pem"
+    bundle.write_text(content or "")
+    env = {} if content is None else {"AWS_CA_BUNDLE": str(bundle)}
+    done = secure.run("exec", "prod", "--", "true", env=env, check=1)
+    assert "certificate" in done.err or "CA bundle" in done.err
+    assert "awsvault: hint:" in done.err
+    assert "Traceback" not in done.err
+    assert secure.fake.calls == []
+
+
+def test_skew_is_corrected_over_tls(secure):
+    secure.add("prod")
+    secure.fake.skew = 3600
+    done = secure.run(
+        "exec", "prod", "--", "true", env={"AWS_CA_BUNDLE": str(secure.authority)}, check=0
+    )
+    assert done.err.count("clock") == 1
+
+
+# ======================================================================
+# It finds nothing by itself
+# ======================================================================
+
+
+def test_a_hostile_environment_changes_nothing(cli, fake_aws):
+    fake_aws.add_user("eve", OTHER_KEY_ID, OTHER_SECRET)
+    cli.config(
+        f"""
+        [default]
+        role_arn = {arn("closed")}
+        source_profile = eve
+        [profile eve]
+        credential_process = sh -c 'touch ran'
+        [profile prod]
+        region = eu-west-1
+        """
+    )
+    cli.add("prod")
+    (cli.home / ".aws" / "credentials").write_text(
+        "".join(
+            f"[{name}]\naws_access_key_id={OTHER_KEY_ID}\naws_secret_access_key={OTHER_SECRET}\n"
+            for name in ("default", "prod", "eve")
+        )
+    )
+    models = cli.home / ".aws" / "models" / "sts" / "2011-06-15"
+    models.mkdir(parents=True)
+    (models / "service-2.json").write_text("{}")
+    (cli.home / ".aws" / "models" / "endpoints.json").write_text("{}")
+    (cli.home / ".boto").write_text("[Boto]\nhttps_validate_certificates = False\n")
+    environ = cli.exec_environ(
+        "prod",
+        env={
+            "AWS_ACCESS_KEY_ID": OTHER_KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": OTHER_SECRET,
+            "AWS_PROFILE": "eve",
+            "AWS_DEFAULT_PROFILE": "eve",
+            "AWS_DATA_PATH": str(cli.home / ".aws" / "models"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(cli.home / ".aws" / "credentials"),
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonesuch",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/",
+        },
+    )
+    assert [call.key_id for call in fake_aws.calls] == [KEY_ID]
+    assert session_of(fake_aws, environ).caller.user.name == "jon"
+    assert not (cli.home / "ran").exists()
+
+
+def test_no_keys_no_request(cli, fake_aws):
+    cli.config("[profile prod]\nregion = eu-west-1\n")
+    env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+    done = cli.run("exec", "prod", "--", "true", env=env, check=1)
+    assert "no credentials are stored" in done.err
+    assert fake_aws.calls == []
+
+
+# ======================================================================
+# Clock
+# ======================================================================
+
+
+@pytest.mark.parametrize(("skew", "word"), [(3600, "behind"), (-3600, "ahead of")])
+def test_a_wrong_clock_is_told_and_worked_around(cli, fake_aws, skew, word):
+    cli.add("prod")
+    fake_aws.skew = skew
+    done = cli.run("exec", "prod", "--", "true", check=0)
+    assert word in done.err
+    assert done.err.count("clock") == 1
+    assert fake_aws.actions() == ["GetSessionToken"] * 2
+    assert [call.code for call in fake_aws.calls] == ["SignatureDoesNotMatch", ""]
+
+
+def test_a_clock_that_is_right_is_not_blamed(cli, fake_aws):
+    cli.add("prod", KEY_ID, OTHER_SECRET)
+    done = cli.run("exec", "prod", "--", "true", check=1)
+    assert "clock" not in done.err
+    assert "secret key does not belong" in done.err
+    assert fake_aws.count() == 1
+
+
+def test_expiry_is_of_this_days_time(cli, fake_aws):
+    cli.add("prod")
+    environ = cli.exec_environ("prod")
+    moment = datetime.strptime(environ["AWS_CREDENTIAL_EXPIRATION"], "%Y-%m-%dT%H:%M:%SZ")
+    left = moment.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)
+    assert 3500 < left.total_seconds() <= 3600
