@@ -1427,7 +1427,9 @@ class World:
             ) from None
 
     def self_command(self, *, bare: bool = False) -> list[str]:
-        """Return the words that start this program again; ``bare`` leaves the installed libraries out, which is faster."""
+        """Return the words that start this program again; ``bare`` leaves the installed libraries
+        out, which is faster.
+        """
         flags = ["-S"] if bare else []
         if self.bundle is not None:
             return [sys.executable, "-I", *flags, os.path.abspath(self.bundle.path)]
@@ -1441,7 +1443,8 @@ class World:
     def spawn_detached(
         self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int]
     ) -> None:
-        """Start a program that is nobody's child, in a session of its own; AwsVaultError if it can't be started.
+        """Start a program that is nobody's child, in a session of its own; AwsVaultError if it
+        can't be started.
 
         It gets the descriptors as 0, 1, 2 and so on, and nothing else of what is open here.
         """
@@ -1467,7 +1470,9 @@ class World:
     def start_child(
         self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
     ) -> tuple[int, int]:
-        """Start a child that reads ``stdin`` (under 64 kB); return its process id and the descriptor of what it prints."""
+        """Start a child that reads ``stdin`` (under 64 kB); return its process id and the
+        descriptor of what it prints.
+        """
         source, sink = os.pipe()
         os.write(sink, stdin)
         os.close(sink)
@@ -1490,7 +1495,7 @@ class World:
         descriptors: Sequence[int],
         told: int,
     ) -> None:
-        """Exec with exactly these descriptors; if that fails, write the error's number to ``told``."""
+        """Exec with exactly these descriptors; on failure write the error's number to ``told``."""
         import fcntl
 
         out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32) for fd in descriptors]
@@ -1521,7 +1526,8 @@ class World:
             return
 
     def harden(self, *, die_with_parent: bool = False) -> None:
-        """Let no other process of this user read this one's memory; ``die_with_parent`` also ends it with its parent.
+        """Let no other process of this user read this one's memory; ``die_with_parent`` also ends
+        it with its parent.
 
         Only Linux can do either; elsewhere nothing happens.
         """
@@ -1536,14 +1542,18 @@ class World:
             libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
     def process_descriptor(self) -> int:
-        """Return a descriptor that turns readable when this process ends, whatever runs in it then; -1 where there is none."""
+        """Return a descriptor that turns readable when this process ends, whatever runs in it then;
+        -1 where there is none.
+        """
         try:
             return os.pidfd_open(os.getpid())
         except (AttributeError, OSError):
             return -1
 
     def watch_process(self, pid: int) -> int:
-        """Return a descriptor that turns readable when that process ends; -1 where only asking helps."""
+        """Return a descriptor that turns readable when that process ends; -1 where only asking
+        helps.
+        """
         import select as system_select
 
         select: Any = system_select
@@ -1558,7 +1568,8 @@ class World:
         return int(queue.fileno())
 
     def process_stat(self, pid: int) -> tuple[int, str]:
-        """Return a process's parent and its start time in the kernel's ticks; (0, "") if there is no such process.
+        """Return a process's parent and its start time in the kernel's ticks; (0, "") if there is
+        no such process.
 
         Without /proc the start time is empty for a process that runs.
         """
@@ -1580,7 +1591,7 @@ class World:
         return 1, ""
 
     def socket_holders(self, inode: int) -> list[int]:
-        """Return the processes that have a socket open, of those this user may look into (Linux)."""
+        """Return the processes with a socket open, of those this user may look into (Linux)."""
         wanted = f"socket:[{inode}]"
         found = []
         for name in os.listdir("/proc"):
@@ -1601,7 +1612,8 @@ class World:
         return False
 
     def open_notice_board(self) -> int:
-        """Open the terminal for writing only, to tell the person something later; -1 if there is none.
+        """Open the terminal for writing only, to tell the person something later; -1 if there is
+        none.
 
         It is never waited for: what a stopped terminal does not take is lost.
         """
@@ -5271,10 +5283,12 @@ def plan_chain(
     no_session: bool = False,
     always_session: bool = False,
 ) -> Plan:
-    """Decide how a profile's credentials are made, as aws-vault's fork does but for what AWS always refuses.
+    """Decide how a profile's credentials are made, as aws-vault's fork does but for what AWS always
+    refuses.
 
-    ``stored`` are the names with long-lived keys. With ``always_session`` a session of the keys comes first, from
-    which a server renews for hours. UsageError for what can't work, before anybody is asked.
+    ``stored`` are the names with long-lived keys. With ``always_session`` a session of the keys
+    comes first, from which a server renews for hours. UsageError for what can't work, before
+    anybody is asked.
     """
     chain = find_keys(target, frozenset(stored))
     if always_session:
@@ -5333,7 +5347,9 @@ def choose_session(chain: Sequence[ProfileConfig], no_session: bool) -> SessionC
 
 
 def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
-    """Decide on the keys' own session that every server starts from: it proves the one device that the chain asks for."""
+    """Decide on the keys' own session that every server starts from: it proves the one device that
+    the chain asks for.
+    """
     keys = chain[-1]
     roles = [profile for profile in reversed(chain) if profile.role_arn]
     asking = [profile for profile in roles or [keys] if profile.mfa_serial]
@@ -5348,7 +5364,8 @@ def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
 
 def _two_devices(first: ProfileConfig, second: ProfileConfig) -> ConfigError:
     return ConfigError(
-        f"profiles {printable(first.name)!r} and {printable(second.name)!r} need two MFA devices in one chain, which AWS does not allow",
+        f"profiles {printable(first.name)!r} and {printable(second.name)!r} need two MFA devices "
+        "in one chain, which AWS does not allow",
         "give both the same mfa_serial",
     )
 
@@ -5484,10 +5501,10 @@ def _checked(
 # ======================================================================
 # Servers
 # ======================================================================
-# Credentials over HTTP for SDKs that ask again: the container endpoint and instance metadata, on one loopback
-# port. The server is a process of its own that holds the current session and the one it renews from, and nothing
-# of the vault. One thread: what http.server adds (a thread for each connection, email's parser, several writes)
-# is what was measured slow in it.
+# Credentials over HTTP for SDKs that ask again: the container endpoint and instance metadata, on
+# one loopback port. The server is a process of its own that holds the current session and the one
+# it renews from, and nothing of the vault. One thread: what http.server adds (a thread for each
+# connection, email's parser, several writes) is what was measured slow in it.
 
 LOOPBACK = "127.0.0.1"
 MAX_HEAD_BYTES = 16 * 1024
@@ -5516,7 +5533,8 @@ TOO_SHORT_FOR_SERVER = datetime.timedelta(hours=1)
 REASONS = {
     200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 414: b"URI Too Long",
-    417: b"Expectation Failed", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable",
+    417: b"Expectation Failed", 431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
 }  # fmt: skip
 JSON_TYPE, TEXT_TYPE = b"application/json", b"text/plain"
 
@@ -5534,10 +5552,12 @@ class ServerMode(Value):
 
 
 class ServerState(Value):
-    """All that the server's process is given. ``life``: for how many seconds credentials are asked for.
+    """All that the server's process is given. ``life``: for how many seconds credentials are asked
+    for.
 
-    ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that /role-arn/ adds,
-    ``remake`` what the vault is asked for when ``source`` has ended, ``renewer`` the command line that renews.
+    ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that
+    /role-arn/ adds, ``remake`` what the vault is asked for when ``source`` has ended, ``renewer``
+    the command line that renews.
     """
 
     mode: ServerMode
@@ -5645,9 +5665,11 @@ def split_chain(provider: Provider) -> tuple[SessionToken | None, list[AssumeRol
 
 
 def container_document(credentials: Credentials) -> bytes:
-    """Write what the container endpoint answers (AWS SDKs and Tools Reference Guide, "Container credential provider").
+    """Write what the container endpoint answers (AWS SDKs and Tools Reference Guide, "Container
+    credential provider").
 
-    All four members that SDKs insist on are there; botocore takes no answer without a Token or an Expiration.
+    All four members that SDKs insist on are there; botocore takes no answer without a Token or an
+    Expiration.
     """
     token, expiration = credentials.session_token, credentials.expiration
     account = {"AccountId": credentials.account_id} if credentials.account_id else {}
@@ -5663,7 +5685,9 @@ def container_document(credentials: Credentials) -> bytes:
 
 
 def metadata_document(credentials: Credentials, now: datetime.datetime) -> bytes:
-    """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from instance metadata")."""
+    """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from
+    instance metadata").
+    """
     return _document(
         {
             "Code": "Success",
@@ -5718,7 +5742,7 @@ class HeadParser:
         ).fullmatch
 
     def parse(self, head: bytes) -> Request:
-        """Read a whole head; Refusal for anything that is not exactly one request without a body."""
+        """Read a whole head; Refusal for all that is not one request without a body."""
         match = self.match(head)
         if match is None:
             raise Refusal(400, "malformed request", final=True)
@@ -5757,7 +5781,9 @@ def check_origin(request: Request, hosts: frozenset[bytes]) -> None:
 def format_answer(
     status: int, body: bytes, kind: bytes, date: bytes, *, keep: bool, headers: bytes = b""
 ) -> bytes:
-    """Write a whole answer: head and body leave in one piece, because Go repeats a request whose answer comes in two."""
+    """Write a whole answer: head and body leave in one piece, because Go repeats a request whose
+    answer comes in two.
+    """
     return b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%bContent-Length: %d\r\nConnection: %b\r\n\r\n%b" % (
         status,
         REASONS[status],
@@ -5807,7 +5833,8 @@ NO_COOKIE = b"\xff" * 8
 class PeerCheck:
     """Tells whose process is at the other end of a loopback connection, by Linux's sock_diag(7).
 
-    /proc/net/tcp would not show an IPv4 connection of an IPv6 socket, and is slow with thousands of sockets.
+    /proc/net/tcp would not show an IPv4 connection of an IPv6 socket, and is slow with thousands of
+    sockets.
     """
 
     def __init__(self, world: World, port: int, *, strict: tuple[int, str] | None = None) -> None:
@@ -5823,7 +5850,9 @@ class PeerCheck:
         self.netlink.settimeout(0.5)
 
     def allows(self, peer: tuple[str, int]) -> bool:
-        """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the command's family only."""
+        """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the
+        command's family only.
+        """
         try:
             found = self.owner(peer)
         except OSError:
@@ -5833,7 +5862,7 @@ class PeerCheck:
         return self.strict is None or self._is_family(found[1], *self.strict)
 
     def owner(self, peer: tuple[str, int]) -> tuple[int, int] | None:
-        """Return the user and the inode of a connected socket; None if it is closed or not there."""
+        """Return the user and the inode of a connected socket; None if it is closed or missing."""
         import socket
         import struct
 
@@ -5865,7 +5894,7 @@ class PeerCheck:
 
 
 def descends(world: World, pid: int, ancestor: int, started: str) -> bool:
-    """Tell whether a process is, or has among its parents, the one of that number and start time."""
+    """Tell whether a process is, or descends from, the one of that number and start time."""
     seen = 0
     while pid > 0 and seen < 1000:
         parent, start = world.process_stat(pid)
@@ -5897,7 +5926,9 @@ def can_see_peers(world: World) -> bool:
 
 
 class Failure(Value):
-    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even later."""
+    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even
+    later.
+    """
 
     message: str
     never: bool = False
@@ -5923,7 +5954,7 @@ class Holding:
         self.waiting: list[Connection] = []
 
     def put(self, credentials: Credentials, now: datetime.datetime, *, fresh: bool) -> None:
-        """Serve these from now on. ``fresh`` ones were made just now, so that their life is known."""
+        """Serve these from now on. ``fresh``: made just now, so that their life is known."""
         self.current = credentials
         self.documents = (container_document(credentials), metadata_document(credentials, now))
         self.failure = None
@@ -5937,7 +5968,9 @@ class Holding:
         return max(0.0, (self.current.expiration - now).total_seconds())
 
     def next_try(self, now: datetime.datetime, clock: float) -> float | None:
-        """Return when to fetch new ones, on the monotonic clock; None while that is under way or nothing is held."""
+        """Return when to fetch new ones, on the monotonic clock; None while that is under way or
+        nothing is held.
+        """
         if self.busy or self.current is None:
             return None
         ahead = min(RENEW_AHEAD, self.life / 3).total_seconds()
@@ -5951,7 +5984,9 @@ class Holding:
 
 
 class Connection:
-    """One client's connection: what it has sent so far, until when it may take, and what it waits for."""
+    """One client's connection: what it has sent so far, until when it may take, and what it waits
+    for.
+    """
 
     __slots__ = (
         "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "sock",
@@ -5970,7 +6005,7 @@ class Connection:
 
 
 class Renewal(Value):
-    """A child that fetches credentials for a holding: its process, what it prints, and until when."""
+    """A child that fetches for a holding: its process, what it prints, and until when."""
 
     pid: int
     holding: Holding
@@ -6020,7 +6055,8 @@ class CredentialServer:
         self._watch(listener.fileno(), self._accept)
 
     def run(self, process: int = -1, notice_board: int = -1) -> None:
-        """Serve until the descriptor ``process`` turns readable or, without one, the command's process is gone.
+        """Serve until the descriptor ``process`` turns readable or, without one, the command's
+        process is gone.
 
         What the person should know is written to the descriptor ``notice_board``.
         """
@@ -6067,7 +6103,7 @@ class CredentialServer:
 
     def keep_house(self, clock: float, polling: bool) -> None:
         """Do what is due by the clock, and find out when the next thing will be."""
-        if polling and self.world.process_stat(self.state.pid)[1] != self.state.started:
+        if polling and self.world.process_started(self.state.pid) != self.state.started:
             self.ended = True
         now = self.world.now()
         due = self.main.next_try(now, clock)
@@ -6105,7 +6141,7 @@ class CredentialServer:
         try:
             sock, peer = self.listener.accept()
         except OSError:
-            return  # gone already, or no descriptor is left: then the connections that end free some
+            return  # gone already, or out of descriptors until some connection ends
         if len(self.connections) >= MAX_CONNECTIONS:
             # The one that would be given up first: it says nothing, or nothing more.
             self._close(min(self.connections.values(), key=lambda other: other.deadline))
@@ -6185,19 +6221,20 @@ class CredentialServer:
             status, body, kind, self._date(), keep=connection.keep, headers=headers
         )
         connection.data = b""
+        connection.deadline = self.world.monotonic() + IDLE_SECONDS
         try:
             sent = connection.sock.send(answer, socket.MSG_DONTWAIT)
         except OSError:
             sent = 0
         if sent != len(answer):
             self._close(connection)  # it asks, and never takes what it gets
-        elif connection.keep:
-            connection.deadline = self.world.monotonic() + IDLE_SECONDS
-        else:
+        elif not connection.keep:
             self._finish_connection(connection)
 
     def _finish_connection(self, connection: Connection) -> None:
-        """Say that nothing more comes, and throw away what still arrives: a close at once would destroy the answer."""
+        """Say that nothing more comes, and throw away what still arrives: a close at once would
+        destroy the answer.
+        """
         import socket
 
         connection.draining = True
@@ -6303,13 +6340,15 @@ class CredentialServer:
             raise Refusal(401, "a token is needed")
 
     def _metadata(self, path: str) -> str | None:
-        """Return what stands at a path below /latest/, of those that SDKs read; None for any other."""
+        """Return what stands at a path below /latest/ that SDKs read; None at any other."""
         region, account = self.state.region, ""
         if self.main.current:
             account = self.main.current.account_id
         known = {
             "meta-data/iam/security-credentials": METADATA_ROLE,
-            "meta-data/iam/info": go_json({"Code": "Success", "LastUpdated": format_time(self.world.now())}),
+            "meta-data/iam/info": go_json(
+                {"Code": "Success", "LastUpdated": format_time(self.world.now())}
+            ),
             "meta-data/instance-id": "aws-vault",
             "meta-data/placement/region": region,
             "meta-data/placement/availability-zone": f"{region}a" if region else "",
@@ -6322,7 +6361,9 @@ class CredentialServer:
     # -- serving -----------------------------------------------------------------------
 
     def _serve(self, connection: Connection, holding: Holding, *, metadata: bool) -> None:
-        """Answer from memory; where what is there won't do and more is on its way, when that has come."""
+        """Answer from memory; where what is there won't do and more is on its way, when that has
+        come.
+        """
         left = holding.left(self.world.now())
         if left < (METADATA_LEAST_LEFT if metadata else LEAST_LEFT):
             if holding is self.main:
@@ -6367,7 +6408,9 @@ class CredentialServer:
     # -- renewal -------------------------------------------------------------------------
 
     def _renew_main(self) -> None:
-        """Start to fetch new credentials, unless that is under way, was tried a moment ago, or can't be."""
+        """Start to fetch new credentials, unless that is under way, was tried a moment ago, or
+        can't be.
+        """
         if self.hopeless:
             return
         now = self.world.now()
@@ -6444,7 +6487,8 @@ class CredentialServer:
         holding = renewal.holding
         holding.busy, holding.failure = False, failure
         if failure and holding is self.main:
-            # What a person cancelled is not put before him again; a session that he makes elsewhere is adopted.
+            # What a person cancelled is not put before him again; a session that he makes elsewhere
+            # is adopted.
             self.quiet = self.quiet or failure.asked or failure.person
             self.hopeless = failure.restart
             if failure.expired:
@@ -6456,7 +6500,9 @@ class CredentialServer:
         self.wake = 0.0
 
     def _tell_trouble(self, now: datetime.datetime) -> None:
-        """Tell the person once what only he can do, or that credentials are about to end and no new ones come."""
+        """Tell the person once what only he can do, or that credentials are about to end and no new
+        ones come.
+        """
         failure = self.main.failure
         if failure is None:
             self.told = ""
@@ -6465,7 +6511,10 @@ class CredentialServer:
         if failure.restart:
             text = f"{what}: restart the command to renew"
         elif failure.person:
-            text = f"{what} without you: run awsvault exec {printable(self.state.profile)} in another terminal to renew"
+            text = (
+                f"{what} without you: run awsvault exec {printable(self.state.profile)} "
+                "in another terminal to renew"
+            )
         elif self.main.left(now) < 300 and self.main.current:
             text = f"{what} for now: {printable(failure.message)}"
         else:
@@ -6495,10 +6544,11 @@ def check_method(request: Request, allowed: bytes) -> None:
 
 
 class ServerPort:
-    """A loopback port that stays ours: one socket listens, for the server; the other only holds the port's number.
+    """A loopback port that stays ours: one socket listens, for the server; the other only holds the
+    port's number.
 
-    The command's process keeps the second one, so that nobody can take the port when the server has died, and
-    clients are refused at once instead of waiting for somebody who will never accept.
+    The command's process keeps the second one, so that nobody can take the port when the server has
+    died, and clients are refused at once instead of waiting for somebody who will never accept.
     """
 
     def __init__(self) -> None:
@@ -6529,14 +6579,18 @@ class ServerPort:
         self.holder.close()
 
     def keep_for_command(self) -> None:
-        """Leave the number reserved by the process that becomes the command; the listening socket is the server's alone."""
+        """Leave the number reserved by the process that becomes the command; the listening socket
+        is the server's alone.
+        """
         self.listener.close()
         self.holder.set_inheritable(True)
         self.holder.detach()
 
 
 def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, str]:
-    """Return the variables that lead SDKs to a server. The token by its variable only: older SDKs know no file."""
+    """Return the variables that lead SDKs to a server. The token by its variable only: older SDKs
+    know no file.
+    """
     served = {}
     if mode.container:
         served["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"http://{LOOPBACK}:{port}"
@@ -6548,7 +6602,9 @@ def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, st
 
 
 def start_server(world: World, state: ServerState, port: ServerPort) -> None:
-    """Start the server for this process, which becomes the command; AwsVaultError if it can't be started."""
+    """Start the server for this process, which becomes the command; AwsVaultError if it can't be
+    started.
+    """
     source, sink = os.pipe()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     watched, board = world.process_descriptor(), world.open_notice_board()
@@ -6574,14 +6630,18 @@ SERVE_COMMAND, RENEW_COMMAND = "_serve", "_renew"
 
 
 def server_environ(world: World) -> dict[str, str]:
-    """Return the server's own environment: no secret, but all that decides how the same credentials are made again."""
+    """Return the server's own environment: no secret, but all that decides how the same credentials
+    are made again.
+    """
     settings = {name for setting in SETTINGS.values() for name in setting.env}
     kept = {name: world.environ[name] for name in settings if name in world.environ}
     return {**scrubbed(world.environ), **kept}
 
 
 def serve(world: World) -> None:
-    """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the terminal."""
+    """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the
+    terminal.
+    """
     import socket
 
     world.harden()
@@ -7357,7 +7417,9 @@ class App:
         return plan
 
     def codes(self, mfa_token: Secret | None) -> MfaCodes:
-        """Return where codes come from: the one that was given is for one device, and not given twice."""
+        """Return where codes come from: the one that was given is for one device, and not given
+        twice.
+        """
         self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
         return self._codes
 
@@ -7795,7 +7857,9 @@ SERVER_FLAGS = (
 
 
 def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode | None:
-    """Return what kind of server the flags ask for, None for no server; UsageError for what can't be together."""
+    """Return what kind of server the flags ask for, None for no server; UsageError for what can't
+    be together.
+    """
     given = [f"--{name.replace('_', '-')}" for name in SERVER_FLAGS if flags[name]]
     if not given:
         return None
@@ -7830,7 +7894,10 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
 
 
 def _refuse_open_metadata(world: World, container: bool) -> None:
-    why = "this system does not tell who asks for instance metadata, so every user of it would get the credentials"
+    why = (
+        "this system does not tell who asks for instance metadata, "
+        "so every user of it would get the credentials"
+    )
     if not container:
         raise UsageError(why, "use --ecs-server, or --imds-any-user if that is no harm")
     world.say(f"note: only the container endpoint is served: {why} (--imds-any-user serves both)")
@@ -7844,9 +7911,11 @@ def serve_command(
     remake: dict[str, str],
     least: datetime.timedelta | None = None,
 ) -> dict[str, str]:
-    """Start the server for the command that this process becomes, and return the command's environment.
+    """Start the server for the command that this process becomes, and return the command's
+    environment.
 
-    The session that the server renews from is made first, so that whatever a person must do is done now.
+    The session that the server renews from is made first, so that whatever a person must do is done
+    now.
     """
     world = app.world
     plan = plan_chain(target, app.vault.profiles(), always_session=True)
@@ -7862,7 +7931,8 @@ def serve_command(
     life = (roles[-1] if roles else session or roles[0]).duration
     if life < TOO_SHORT_FOR_SERVER:
         world.say(
-            f"warning: {format_duration(life)} is too short for a server: some SDKs then ask at every call, or sign with what has ended"
+            f"warning: {format_duration(life)} is too short for a server: "
+            "some SDKs then ask at every call, or sign with what has ended"
         )
     port = ServerPort()
     token = Secret(b64url(world.random(30)))
@@ -7870,19 +7940,23 @@ def serve_command(
     made = server_environment(world, app.config, world.environ, target, served)
     for note in made.notes:
         world.say(f"note: {note}")
-    pid, started = os.getpid(), world.process_stat(os.getpid())[1]
+    pid = world.process_id()
     state = ServerState(
-        mode=mode, pid=pid, started=started, profile=target.name, region=target.endpoint.region, token=token,
-        hosts=(f"{LOOPBACK}:{port.number}",), life=int(life.total_seconds()), current=current, source=source,
-        links=tuple(map(role_members, roles)), role=role_members(other_role(target)), remake=remake,
-        renewer=(*world.self_command(), *app.options.flags, RENEW_COMMAND), files=made.files,
+        mode=mode, pid=pid, started=world.process_started(pid), profile=target.name,
+        region=target.endpoint.region, token=token, hosts=(f"{LOOPBACK}:{port.number}",),
+        life=int(life.total_seconds()), current=current, source=source,
+        links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
+        remake=remake, renewer=(*world.self_command(), *app.remembered_flags(), RENEW_COMMAND),
+        files=made.files,
     )  # fmt: skip
     start_server(world, state, port)
     return made.environ
 
 
 def other_role(target: ProfileConfig) -> AssumeRole:
-    """Return the form of the roles that /role-arn/ assumes: the profile's duration, at most an hour, and nothing else of it."""
+    """Return the form of the roles that /role-arn/ assumes: the profile's duration, at most an
+    hour, and nothing else of it.
+    """
     length = min(max(target.role_duration.length, MIN_SESSION), MAX_CHAINED_ROLE)
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
@@ -7901,7 +7975,9 @@ ENDED_SESSION = frozenset(("ExpiredToken", "ExpiredTokenException", "InvalidClie
 
 
 class CarefulCodes(MfaCodes):
-    """MFA codes for a process without a terminal: from mfa_process or a window, and not at all when ``quiet``."""
+    """MFA codes for a process without a terminal: from mfa_process or a window, and not at all when
+    ``quiet``.
+    """
 
     def __init__(self, world: World, prompter: str, *, quiet: bool) -> None:
         super().__init__(world, None, prompter)
@@ -7916,7 +7992,9 @@ class CarefulCodes(MfaCodes):
 
 
 def renew_command(app: App) -> int:
-    """Fetch credentials for a server (hidden): the task on standard input, the answer on standard output."""
+    """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
+    output.
+    """
     world = app.world
     world.harden(die_with_parent=True)
     task = parse_json_object(world.read_descriptor(0, MAX_STATE_BYTES).decode())
@@ -7955,7 +8033,9 @@ def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> d
 
 
 def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
-    """Make the session that a server renews from once more, or adopt one that somebody made in another terminal."""
+    """Make the session that a server renews from once more, or adopt one that somebody made in
+    another terminal.
+    """
     target = app.resolve(task["profile"], task["duration"], task["region"])
     stored = app.vault.profiles()
     plan = plan_chain(target, stored, always_session=True)
@@ -8551,7 +8631,7 @@ UNREPEATED = ("file_passphrase_fd", "debug", "version")
 
 
 def repeated_flags(options: Iterable[Option], parsed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the flags that were given, for the command line of a process that does the same later."""
+    """Return the flags as given, for a process that does the same later."""
     flags = []
     for option in options:
         value = parsed.get(option.dest)
@@ -8576,7 +8656,7 @@ def help_text(command: Command | None) -> str:
 
 
 def parse_flags(command: Command | None, flags: Sequence[str]) -> dict[str, Any]:
-    """Return the flags' texts by the names of their options, None for one not given (UsageError)."""
+    """Return the flags' texts by their options' names, None for one not given (UsageError)."""
     parsed, unknown = make_parser(command).parse_known_args(flags)
     if unknown:
         raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(command))

@@ -41,7 +41,7 @@ role_arn = arn:aws:iam::{ACCOUNT}:role/admin
 
 
 class Bare(BaseHTTPRequestHandler):
-    """http.server as it comes, less its log and the 40 ms that Nagle's algorithm adds to its two writes."""
+    """http.server as it comes, less its log and the 40 ms that Nagle adds to its two writes."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -85,7 +85,8 @@ class Client:
         self.address = ("127.0.0.1", port)
         self.request = (
             f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: bench\r\n"
-            f"Accept: application/json\r\nAccept-Encoding: identity\r\nAuthorization: {token}\r\n\r\n"
+            "Accept: application/json\r\nAccept-Encoding: identity\r\n"
+            f"Authorization: {token}\r\n\r\n"
         ).encode()
 
     def connect(self):

@@ -41,7 +41,12 @@ REVEALERS = {
     "the JSON of keys or of a session is written or read": (
         "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "Vault.store_session",
     ),
-    "it is handed out, which is what the program is for": ("credential_variables", "export_json", "_hand_over"),
+    "it is handed out, which is what the program is for": (
+        "credential_variables", "export_json", "hand_over", "container_document", "server_variables",
+    ),
+    "a server of ours gets it through a pipe, and compares what clients send": (
+        "ServerState.to_json", "credentials_members", "start_server", "CredentialServer.__init__",
+    ),
     "AWS is asked with it": ("Sts._client", "_mfa_params"),
     "the passphrase is stretched": ("derive_kek",),
     "it is the standard input or the output of a program": ("World.run", "World._started_by_ps"),
