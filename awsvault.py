@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         def manifest(self) -> dict[str, str]: ...
         def cleanup(self) -> None: ...
         def verify(self) -> list[str]: ...
+        def sha256(self) -> str: ...
 
     V = TypeVar("V", bound="Value")
 else:
@@ -70,7 +71,7 @@ MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
-BUS_WAIT_SECONDS = 2.0
+BUS_WAIT_SECONDS = 1.8
 BUS_PROBE_SECONDS = 0.5
 
 EXIT_USAGE = 2
@@ -982,6 +983,7 @@ class World:
             return self._read_to_end(fd, limit)
         finally:
             os.close(fd)
+            self.fill_standard_descriptors()
 
     def read_line(self, fd: int) -> Secret:
         """Read one line of a descriptor and not a byte more: the rest is the command's."""
@@ -1105,17 +1107,21 @@ class World:
 
     # -- tools --------------------------------------------------------------
 
-    def load_libraries(self) -> None:
-        """Make cryptography and botocore importable (the packed program unpacks them at first
-        use)."""
-        if self.bundle is not None:
-            try:
+    def load_library(self, name: str) -> None:
+        """Make cryptography or botocore importable (the packed program unpacks them at first use).
+
+        AwsVaultError where there is none for this machine and Python.
+        """
+        try:
+            if self.bundle is not None:
                 self.bundle.load_libraries()
-            except ImportError as error:
-                raise AwsVaultError(
-                    printable(error),
-                    "install cryptography and botocore for this Python, or use a native keystore",
-                ) from None
+            __import__(name)
+        except ImportError as error:
+            raise AwsVaultError(
+                f"{name} is missing: {printable(error)}",
+                f"install {name} for this Python"
+                + (", or use another keystore" if name == "cryptography" else ""),
+            ) from None
 
     def run(
         self,
@@ -1359,6 +1365,15 @@ class World:
 
     # -- this process and the next -----------------------------------------------
 
+    def fill_standard_descriptors(self) -> None:
+        """Put /dev/null where standard input, output or error is closed, so that no file of ours
+        gets that number, and what is printed with it. The command finds it closed again."""
+        for fd in (0, 1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest that is free
+
     def guard_memory(self) -> None:
         """Leave no core file with secrets in it, until the command starts."""
         import resource
@@ -1413,16 +1428,24 @@ class World:
             ) from None
 
     def self_command(self, *, bare: bool = False) -> list[str]:
-        """Return the words that start this program again; ``bare`` leaves the installed libraries out, which is faster."""
+        """Return the words that start this program again; ``bare`` leaves the installed libraries
+        out, which is faster.
+        """
         flags = ["-S"] if bare else []
         if self.bundle is not None:
             return [sys.executable, "-I", *flags, os.path.abspath(self.bundle.path)]
-        return [sys.executable, *flags, os.path.abspath(__file__)]
+        path = os.path.abspath(__file__)
+        if bare:
+            # As a module its compiled form is kept; as a program it would be compiled each time.
+            folder, name = os.path.dirname(path), os.path.basename(path)[: -len(".py")]
+            return [sys.executable, *flags, "-c", RUN_AS_MODULE, folder, name]
+        return [sys.executable, path]
 
     def spawn_detached(
         self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int]
     ) -> None:
-        """Start a program that is nobody's child, in a session of its own; AwsVaultError if it can't be started.
+        """Start a program that is nobody's child, in a session of its own; AwsVaultError if it
+        can't be started.
 
         It gets the descriptors as 0, 1, 2 and so on, and nothing else of what is open here.
         """
@@ -1448,7 +1471,9 @@ class World:
     def start_child(
         self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
     ) -> tuple[int, int]:
-        """Start a child that reads ``stdin`` (under 64 kB); return its process id and the descriptor of what it prints."""
+        """Start a child that reads ``stdin`` (under 64 kB); return its process id and the
+        descriptor of what it prints.
+        """
         source, sink = os.pipe()
         os.write(sink, stdin)
         os.close(sink)
@@ -1471,7 +1496,7 @@ class World:
         descriptors: Sequence[int],
         told: int,
     ) -> None:
-        """Exec with exactly these descriptors; if that fails, write the error's number to ``told``."""
+        """Exec with exactly these descriptors; on failure write the error's number to ``told``."""
         import fcntl
 
         out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32) for fd in descriptors]
@@ -1502,7 +1527,8 @@ class World:
             return
 
     def harden(self, *, die_with_parent: bool = False) -> None:
-        """Let no other process of this user read this one's memory; ``die_with_parent`` also ends it with its parent.
+        """Let no other process of this user read this one's memory; ``die_with_parent`` also ends
+        it with its parent.
 
         Only Linux can do either; elsewhere nothing happens.
         """
@@ -1517,14 +1543,18 @@ class World:
             libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
     def process_descriptor(self) -> int:
-        """Return a descriptor that turns readable when this process ends, whatever runs in it then; -1 where there is none."""
+        """Return a descriptor that turns readable when this process ends, whatever runs in it then;
+        -1 where there is none.
+        """
         try:
             return os.pidfd_open(os.getpid())
         except (AttributeError, OSError):
             return -1
 
     def watch_process(self, pid: int) -> int:
-        """Return a descriptor that turns readable when that process ends; -1 where only asking helps."""
+        """Return a descriptor that turns readable when that process ends; -1 where only asking
+        helps.
+        """
         import select as system_select
 
         select: Any = system_select
@@ -1539,7 +1569,8 @@ class World:
         return int(queue.fileno())
 
     def process_stat(self, pid: int) -> tuple[int, str]:
-        """Return a process's parent and its start time in the kernel's ticks; (0, "") if there is no such process.
+        """Return a process's parent and its start time in the kernel's ticks; (0, "") if there is
+        no such process.
 
         Without /proc the start time is empty for a process that runs.
         """
@@ -1561,7 +1592,7 @@ class World:
         return 1, ""
 
     def socket_holders(self, inode: int) -> list[int]:
-        """Return the processes that have a socket open, of those this user may look into (Linux)."""
+        """Return the processes with a socket open, of those this user may look into (Linux)."""
         wanted = f"socket:[{inode}]"
         found = []
         for name in os.listdir("/proc"):
@@ -1582,7 +1613,8 @@ class World:
         return False
 
     def open_notice_board(self) -> int:
-        """Open the terminal for writing only, to tell the person something later; -1 if there is none.
+        """Open the terminal for writing only, to tell the person something later; -1 if there is
+        none.
 
         It is never waited for: what a stopped terminal does not take is lost.
         """
@@ -1867,6 +1899,10 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
+RUN_AS_MODULE = (
+    "import sys; folder, name = sys.argv[1:3]; del sys.argv[1:3]; sys.path.insert(0, folder); "
+    "sys.exit(__import__(name).main())"
+)
 SOCKET_NAME = "socket"
 SOCKET_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
@@ -2097,6 +2133,14 @@ def derive_kek(passphrase: Secret, salt: bytes, iterations: int) -> bytes:
     return PBKDF2HMAC(SHA256(), 16, full_salt, iterations).derive(passphrase.reveal_bytes())
 
 
+def openssl_version(world: World) -> str:
+    """Return the version of the OpenSSL inside cryptography."""
+    world.load_library("cryptography")
+    from cryptography.hazmat.backends.openssl import backend
+
+    return backend.openssl_version_text()
+
+
 PASSPHRASE_HINT = (
     "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
     "or run in a terminal"
@@ -2205,7 +2249,7 @@ class FileKeystore(Keystore):
         text = wrap_item(item).encode("utf-8", "surrogateescape")
         if len(text) > MAX_ITEM_BYTES // 2:
             raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
         self.world.private_folder(self.folder)
@@ -2250,7 +2294,7 @@ class FileKeystore(Keystore):
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         return self._derive(self.passphrase.get(self.folder, new=False), jwe.salt, jwe.iterations)
 
     def _derive(self, passphrase: Secret, salt: bytes, iterations: int) -> bytes:
@@ -2622,6 +2666,10 @@ class NoSuchObject(KeystoreError):
     """The service has no object of that path."""
 
 
+class Unanswered(KeystoreError):
+    """The service hangs, or waits for a person."""
+
+
 class BusTools:
     """A service's tools on a session bus that is surely this user's own.
 
@@ -2651,13 +2699,19 @@ class BusTools:
             raise self._silence(timeout, person) from None
 
     def call(
-        self, path: str, method: str, signature: str = "", *arguments: object, person: bool = False
+        self,
+        path: str,
+        method: str,
+        signature: str = "",
+        *arguments: object,
+        person: bool = False,
+        timeout: float = BUS_WAIT_SECONDS,
     ) -> Any:
         """Call ``interface.method`` of one of the service's objects and return the first result.
 
         NoSuchObject, or a KeystoreError that says what is wrong with the service.
         """
-        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        timeout = PROMPT_WAIT_SECONDS if person else timeout
         try:
             values = self._call(self.service.bus_name, path, method, signature, arguments, timeout)
         except ToolTimeout:
@@ -2708,7 +2762,7 @@ class BusTools:
             self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", method, *asked)
         except AwsVaultError:
             return KeystoreError("the D-Bus session bus does not answer", "log in again")
-        return KeystoreError(
+        return Unanswered(
             f"{title} does not answer (waited {timeout:.0f} seconds)",
             "its daemon hangs, or waits for somebody to answer a window on the desktop;"
             " restart it if it does not",
@@ -2718,6 +2772,8 @@ class BusTools:
         for tool in ("busctl", "gdbus"):
             if self.world.has_program(tool):
                 return tool
+        if not self.world.has_program(self.service.tool):
+            raise self._missing(self.service.tool, self.service.package)
         raise self._missing("busctl", "systemd, or libglib2.0-bin (for gdbus)")
 
     def _call(
@@ -3101,6 +3157,7 @@ class KWalletKeystore(NativeKeystore):
         self.wallet = wallet
         self.folder = folder
         self.bus = BusTools(world, KWALLET)
+        self._opened: int | None = None
 
     def identity(self) -> str:
         return f"kwallet:{self.wallet}:{self.folder}"
@@ -3113,14 +3170,19 @@ class KWalletKeystore(NativeKeystore):
             if not person:
                 raise self._no_wallet()
             return "will ask for a new wallet"
-        if self._call("isOpen", "s", self.wallet):
+        if self._is_open():
             return ""
+        if not person:
+            raise self._locked()
         return "closed"
 
     def _load(self, key: str) -> Item:
         try:
             text = self._query(f"--read-password={key}").output.stripped()
-        except KeystoreError:
+        except Unanswered:
+            # The daemon hangs, or the wallet is closed and KDE asks for its password.
+            if not self._is_open(timeout=BUS_PROBE_SECONDS) and not self.world.can_show():
+                raise self._locked() from None
             text = Secret("")
         # Anything else is a message: no entry, no folder, no wallet, a stream, or a failure.
         if not text.reveal().startswith("{"):
@@ -3151,14 +3213,16 @@ class KWalletKeystore(NativeKeystore):
             if kind:
                 self._on_entry("removeEntry", handle, item.key)
             self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
-        if self._read(handle, item.key) != text:
-            raise KeystoreError("KWallet did not keep what was written", OTHER_KEYSTORE_HINT)
+            self._check_written(handle, item.key, text)
         self._sync(handle)
         return ""
 
     def _write(self, handle: int | None, name: str, text: Secret) -> None:
         self._query(f"--write-password={name}", stdin=text)
-        if self._read(handle, name) != text:
+        self._check_written(handle, name, text)
+
+    def _check_written(self, handle: int | None, name: str, text: Secret) -> None:
+        if Secret(self._on_entry("readPassword", handle, name)) != text:
             raise KeystoreError("KWallet did not take what was written", OTHER_KEYSTORE_HINT)
 
     def _remove(self, key: str) -> None:
@@ -3211,6 +3275,11 @@ class KWalletKeystore(NativeKeystore):
 
         ``create`` has KDE ask a person for a new one. KeystoreError if it stays closed.
         """
+        if self._opened is None:
+            self._opened = self._open(create)
+        return self._opened
+
+    def _open(self, create: bool) -> int | None:
         self._check_enabled()
         person = self.world.can_show()
         if self.wallet not in self._call("wallets"):
@@ -3218,7 +3287,7 @@ class KWalletKeystore(NativeKeystore):
                 return None
             if not person:
                 raise self._no_wallet()
-        elif not person and not self._call("isOpen", "s", self.wallet):
+        elif not person and not self._is_open():
             return self._open_silently()
         handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP, person=person))
         if handle < 0:
@@ -3235,8 +3304,15 @@ class KWalletKeystore(NativeKeystore):
         except KeystoreError:
             handle = -1
         if handle < 0:
-            raise self.bus.locked(f"the wallet {printable(self.wallet)!r}")
+            raise self._locked()
         return handle
+
+    def _is_open(self, timeout: float = BUS_WAIT_SECONDS) -> bool:
+        method = "org.kde.KWallet.isOpen"
+        return bool(self.bus.call(KWALLET_PATH, method, "s", self.wallet, timeout=timeout))
+
+    def _locked(self) -> LockedKeystore:
+        return self.bus.locked(f"the wallet {printable(self.wallet)!r}")
 
     def _no_wallet(self) -> KeystoreError:
         return KeystoreError(
@@ -3613,7 +3689,7 @@ class Pass(Keystore):
     def _explain(self, result: ToolResult) -> KeystoreError:
         import re
 
-        if re.search(PASS_LOCKED, result.errors):
+        if re.search(PASS_LOCKED, result.errors) or self._has_locked_key(result.errors):
             return LockedKeystore(
                 f"{self.name} can't ask for its key's passphrase here: no pinentry, or no terminal",
                 "use a terminal with GPG_TTY=$(tty), or unlock the key first: pass show ENTRY",
@@ -3626,6 +3702,19 @@ class Pass(Keystore):
                 )
         reason = last_line(result.errors) or f"status {result.status}"
         return KeystoreError(f"{self.name} failed: {reason}", OTHER_KEYSTORE_HINT)
+
+    def _has_locked_key(self, errors: str) -> bool:
+        """Tell whether the key is here after all: gpg denies having it when it can't ask for its
+        passphrase."""
+        if "No secret key" not in errors:
+            return False
+        path = os.path.join(self.folder, PASS.init_file)
+        try:
+            ids = self.world.read_file(path, MAX_PASSPHRASE_BYTES).decode("utf-8", "replace")
+            argv = ["gpg", "--batch", "--with-colons", "--list-secret-keys", "--", *ids.split()]
+            return self.world.run(argv, timeout=BUS_WAIT_SECONDS).status == 0
+        except (OSError, ToolError):
+            return False
 
     def _missing(self) -> KeystoreError:
         return KeystoreError(
@@ -3775,6 +3864,12 @@ class Vault:
         """Return the names under which long-lived keys are stored."""
         return [key for key in self.keystore.keys() if is_credential_name(key)]
 
+    def known_profiles(self) -> list[str]:
+        """Return what ``profiles`` does as far as it is remembered, which can be stale; only where
+        nothing is remembered is the keystore asked."""
+        known = self.keystore.known()
+        return self.profiles() if known is None else list(filter(is_credential_name, known))
+
     def tokens(self) -> list[str]:
         """Return the names of stored SSO tokens."""
         return [key for key in self.keystore.keys() if key.startswith(TOKEN_PREFIX)]
@@ -3839,16 +3934,21 @@ class Vault:
         A session that aws-vault wrote has no fingerprint: one from GetSessionToken serves.
         """
         soonest = self.world.now() + min_ttl
-        candidates = [
-            session
-            for session in self.sessions()
-            if session.prefix() == slot.key(0).prefix()
-            and session.expires > soonest.timestamp() - 1
-        ]
-        for session in sorted(candidates, key=lambda session: -session.expires):
-            found = self._read_session(session, fingerprint)
-            if found and found.expiration and found.expiration > soonest:
-                return found
+        tried: set[SessionKey] = set()
+        # What is remembered first: to list the items of a native keystore costs a process or two.
+        for names in (self.keystore.known, self.keystore.keys):
+            candidates = {
+                session
+                for key in names() or ()
+                if key.startswith(slot.key(0).prefix())
+                and (session := SessionKey.parse(key))
+                and session.expires > soonest.timestamp() - 1
+            }
+            for session in sorted(candidates - tried, key=lambda session: -session.expires):
+                found = self._read_session(session, fingerprint)
+                if found and found.expiration and found.expiration > soonest:
+                    return found
+            tried |= candidates
         return None
 
     def _read_session(self, session: SessionKey, fingerprint: str) -> Credentials | None:
@@ -4005,43 +4105,70 @@ class ConfigFile:
         """Return a section's keys and values, by its name as it stands in the brackets; empty if
         there is none."""
         if name not in self._parsed:
-            lines: list[str] = []
+            values: dict[str, str] = {}
             for start, end in self._spans.get(name, ()):
-                lines += self._logical_lines(start, end)
-            self._parsed[name] = _parse_lines(lines) if lines else {}
+                values.update(self._read_span(start, end))
+            self._parsed[name] = {key: _clean_value(value) for key, value in values.items()}
         return self._parsed[name]
 
-    def _logical_lines(self, start: int, end: int) -> list[str]:
-        """Turn a section's lines into configparser's dialect: joined, and indented only where a
-        value is nested."""
-        lines: list[str] = []
-        position, nesting = start, False
-        iterator = iter(self.text[start:end].split("\n"))
-        for line in iterator:
-            here, position = position, position + len(line) + 1
-            while line.rstrip().endswith("\\"):
-                following = next(iterator, "")
-                position += len(following) + 1
-                line = line.rstrip()[:-1] + following.strip()
+    def _read_span(self, start: int, end: int) -> dict[str, str]:
+        """Read the lines of one section: of repeated keys the last one counts, keys are lower case.
+
+        A key without a value takes the indented lines below it as its value, each after a newline.
+        """
+        values: dict[str, str] = {}
+        nested_in = ""
+        for position, line, rest in _joined_lines(self.text, start, end):
             bare = line.strip()
             if not bare or bare[0] in "#;":
                 continue
-            if nesting and line[0] in " \t":
-                lines.append(line)
+            if nested_in and line[0] in " \t":
+                values[nested_in] += f"\n{bare}"
                 continue
             key, value = _split_line(bare)
             if not key:
-                raise ConfigError(f"{self._where(here)}: not a line of the form key = value")
-            quote = next((mark for mark in ("`", '"""') if value.startswith(mark)), "")
-            while quote and (not value.endswith(quote) or len(value) < 2 * len(quote)):
-                following_line = next(iterator, None)
-                if following_line is None:
-                    break
-                position += len(following_line) + 1
-                value += f"\n {following_line.strip()}"
-            nesting = not value
-            lines.append(f"{key} = {value}")
-        return lines
+                raise ConfigError(f"{self._where(position)}: not a line of the form key = value")
+            values[key.lower()] = _raw_value(value, rest)
+            nested_in = "" if value else key.lower()
+        return values
+
+
+def _joined_lines(
+    text: str, start: int, end: int
+) -> Iterator[tuple[int, str, Callable[[], str | None]]]:
+    """Yield a section's lines, a trailing backslash joining the next one, each with its position.
+
+    The third value takes the following line away, for a value that goes on there (None at the end).
+    """
+    lines = text[start:end].split("\n")
+    index, position = 0, start
+
+    def take() -> str | None:
+        nonlocal index, position
+        if index == len(lines):
+            return None
+        index, position = index + 1, position + len(lines[index]) + 1
+        return lines[index - 1]
+
+    while index < len(lines):
+        here, line = position, take() or ""
+        while line.rstrip().endswith("\\"):
+            line = line.rstrip()[:-1] + (take() or "").strip()
+        yield here, line, take
+
+
+def _raw_value(value: str, rest: Callable[[], str | None]) -> str:
+    """Return a value; one in back-quotes or three quotes goes on until they come again."""
+    mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
+    while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
+        following = rest()
+        if following is None:
+            break
+        value += f"\n{following.strip()}"
+    return value
+
+
+RAW_MARKS = ("`", '"""')
 
 
 def _is_profile_section(name: str) -> bool:
@@ -4068,24 +4195,10 @@ def _split_line(line: str) -> tuple[str, str]:
     return line[:at].strip().strip("\"'`"), line[at + 1 :].strip()
 
 
-def _parse_lines(lines: Sequence[str]) -> dict[str, str]:
-    import configparser
-
-    parser = configparser.RawConfigParser(
-        strict=False,
-        delimiters=("=",),
-        comment_prefixes=("#", ";"),
-        default_section="\0",
-        empty_lines_in_values=False,
-    )
-    parser.read_string("\n".join(["[section]", *lines]))
-    return {key: _clean_value(value) for key, value in parser.items("section")}
-
-
 def _clean_value(text: str) -> str:
     r"""Drop a comment and the quotes around a whole value; a value in back-quotes or ``\"\"\"`` is
     taken as it is."""
-    for mark in ("`", '"""'):
+    for mark in RAW_MARKS:
         if text.startswith(mark) and text.endswith(mark) and len(text) >= 2 * len(mark):
             return text[len(mark) : -len(mark)]
     if text.startswith("\n"):
@@ -4111,6 +4224,8 @@ def load_config(world: World) -> ConfigFile:
         return ConfigFile(path)
     except OSError as error:
         raise ConfigError(f"can't read {printable(path)}: {os_reason(error)}") from None
+    if b"\0" in data:
+        raise ConfigError(f"{printable(path)} is no UTF-8 text", "save it as UTF-8")
     return ConfigFile(path, data.decode("utf-8", "surrogateescape"), world.file_is_safe(path))
 
 
@@ -4263,14 +4378,18 @@ class Lookup:
 
     def _file_layers(self) -> Iterator[Layer]:
         seen: list[str] = []
+        included: list[str] = []  # from one to the next by include_profile
         name, inherited = self.profile, False
         while True:
-            if name in seen:
-                cycle = " -> ".join(map(printable, [*seen[seen.index(name) :], name]))
+            if name in included:
+                circle = " -> ".join(map(printable, [*included[included.index(name) :], name]))
                 raise ConfigError(
-                    f"{printable(self.config.path)}: include_profile goes in a circle: {cycle}"
+                    f"{printable(self.config.path)}: include_profile goes in a circle: {circle}"
                 )
+            if name in seen:
+                return  # [default] includes a profile that falls back to [default]
             seen.append(name)
+            included.append(name)
             section = profile_section(name)
             values = self.config.section(section)
             yield Layer(
@@ -4290,7 +4409,7 @@ class Lookup:
                     )
                 name = following
             elif "default" not in seen:
-                name, inherited = "default", True
+                name, inherited, included = "default", True, []
             else:
                 return
 
@@ -4398,9 +4517,9 @@ def split_url(url: str) -> tuple[str, str]:
     import re
 
     # Not urllib.parse, which takes 2 ms of every start to import.
-    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
     match = re.fullmatch(rf"(https?)://{host}(?:[/?][!-~]*)?", url)
-    if not match:
+    if not match or not 0 < int(match[3] or 443) < 65536:
         raise ValueError("no http or https URL")
     return match[1], match[2].lower()
 
@@ -4548,17 +4667,109 @@ class Mfa(Value):
     process: str = ""
 
 
-def ask_terminal(world: World, question: str) -> Secret:
+PROMPT_INSTEAD = "give the code with --mfa-token or set mfa_process"
+
+
+def mfa_question(serial: str) -> str:
+    """Return what a person is asked."""
+    return f"MFA code for {printable(serial)}"
+
+
+def ask_terminal(world: World, serial: str) -> Secret:
     """Ask on the controlling terminal; NeedsPerson if there is none."""
-    return world.ask(
-        question,
-        timeout=PROMPT_WAIT_SECONDS,
-        instead="give the code with --mfa-token or set mfa_process",
-    )
+    return world.ask(mfa_question(serial), timeout=PROMPT_WAIT_SECONDS, instead=PROMPT_INSTEAD)
 
 
-# A way to ask is one function above and one row here; the first that can be used is taken.
-PROMPTERS: dict[str, Callable[[World, str], Secret]] = {"terminal": ask_terminal}
+def ask_zenity(world: World, serial: str) -> Secret:
+    """Ask in a window of GNOME's; nothing in the serial is taken for markup or an escape."""
+    text = mfa_question(serial).replace("\\", "\\\\")
+    argv = ["zenity", "--entry", "--no-markup", "--title", "aws-vault", "--text", text]
+    return _ask_program(world, serial, argv)
+
+
+def ask_kdialog(world: World, serial: str) -> Secret:
+    """Ask in a window of KDE's."""
+    argv = ["kdialog", "--inputbox", mfa_question(serial), "--title", "aws-vault"]
+    return _ask_program(world, serial, argv)
+
+
+OSASCRIPT = (
+    "on run argv",
+    'display dialog (item 1 of argv) default answer "" buttons {"OK", "Cancel"} default button 1',
+    "return text returned of result",
+    "end run",
+)
+
+
+def ask_osascript(world: World, serial: str) -> Secret:
+    """Ask in a macOS dialog. The question is an argument, so no serial can be a piece of script."""
+    script = [word for line in OSASCRIPT for word in ("-e", line)]
+    return _ask_program(world, serial, ["osascript", *script, mfa_question(serial)])
+
+
+def ask_ykman(world: World, serial: str) -> Secret:
+    """Have a YubiKey make the code; somebody may have to touch it."""
+    environ = world.environ
+    device = environ.get("YKMAN_OATH_DEVICE_SERIAL", "")
+    old = environ.get("AWS_VAULT_YKMAN_VERSION", "") in ("1", "2", "3")
+    name = environ.get("YKMAN_OATH_CREDENTIAL_NAME") or serial
+    argv = ["ykman", *(["--device", device] if device else []), "oath"]
+    argv += [*([] if old else ["accounts"]), "code", "--single", name]
+    return _ask_program(world, serial, argv, on_terminal=True)
+
+
+def _ask_program(
+    world: World, serial: str, argv: Sequence[str], *, on_terminal: bool = False
+) -> Secret:
+    if not world.may_ask:
+        raise NeedsPerson(f"{mfa_question(serial)}: --no-input forbids asking", PROMPT_INSTEAD)
+    program = argv[0]
+    try:
+        result = world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=on_terminal)
+    except ToolMissing:
+        raise ToolError(f"{program} is not installed", "choose another --prompt") from None
+    except ToolTimeout:
+        raise AwsVaultError(
+            f"nobody answered {program} within {PROMPT_WAIT_SECONDS:.0f} seconds", "try again"
+        ) from None
+    if result.status != 0:
+        reason = last_line(result.errors) or f"it was dismissed (status {result.status})"
+        raise AwsVaultError(f"{program} gave no MFA code: {reason}", "try again")
+    return result.output
+
+
+# A way to ask is one function above and one row here.
+PROMPTERS: dict[str, Callable[[World, str], Secret]] = {
+    "terminal": ask_terminal,
+    "kdialog": ask_kdialog,
+    "osascript": ask_osascript,
+    "zenity": ask_zenity,
+    "ykman": ask_ykman,
+}
+# Never ykman: it would spend a code of the key that happens to be plugged in.
+WINDOW_PROMPTERS = ("kdialog", "osascript", "zenity")
+
+
+def check_prompter(name: str) -> None:
+    """Refuse what is no way to ask (ValueError, UsageError)."""
+    if name == "pass":
+        raise UsageError(
+            "the prompter pass does not exist any more, here as in aws-vault",
+            "write mfa_process = pass otp ENTRY into the profile",
+        )
+    if name not in PROMPTERS:
+        raise ValueError(f"none of {', '.join(PROMPTERS)}")
+
+
+def choose_prompter(world: World, named: str = "") -> str:
+    """Return how to ask: as named, else on the terminal, else in a window if one can be shown."""
+    if named:
+        return named
+    if not world.can_ask() and world.can_show():
+        for name in WINDOW_PROMPTERS:
+            if world.has_program(name):
+                return name
+    return "terminal"
 
 
 class MfaCodes:
@@ -4567,7 +4778,7 @@ class MfaCodes:
     def __init__(self, world: World, given: Secret | None, prompter: str) -> None:
         self.world = world
         self.given = given
-        self.prompter = prompter or "terminal"
+        self.prompter = prompter
 
     def lock(self, mfa: Mfa) -> Lock:
         """Return the lock to hold from asking for a code until it is spent: two roles must not
@@ -4581,7 +4792,7 @@ class MfaCodes:
         elif mfa.process:
             code = self._from_process(mfa)
         else:
-            code = PROMPTERS[self.prompter](self.world, f"MFA code for {printable(mfa.serial)}")
+            code = PROMPTERS[choose_prompter(self.world, self.prompter)](self.world, mfa.serial)
         text = code.reveal().strip()
         if not (text.isascii() and text.isdigit() and len(text) == 6):
             raise AwsVaultError(
@@ -4726,7 +4937,7 @@ class Sts:
         A request that is refused because this machine's clock is wrong is made once more with AWS's
         time.
         """
-        self.world.load_libraries()
+        self.world.load_library("botocore")
         _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
@@ -5162,10 +5373,12 @@ def plan_chain(
     no_session: bool = False,
     always_session: bool = False,
 ) -> Plan:
-    """Decide how a profile's credentials are made, as aws-vault's fork does but for what AWS always refuses.
+    """Decide how a profile's credentials are made, as aws-vault's fork does but for what AWS always
+    refuses.
 
-    ``stored`` are the names with long-lived keys. With ``always_session`` a session of the keys comes first, from
-    which a server renews for hours. UsageError for what can't work, before anybody is asked.
+    ``stored`` are the names with long-lived keys. With ``always_session`` a session of the keys
+    comes first, from which a server renews for hours. UsageError for what can't work, before
+    anybody is asked.
     """
     chain = find_keys(target, frozenset(stored))
     if always_session:
@@ -5224,7 +5437,9 @@ def choose_session(chain: Sequence[ProfileConfig], no_session: bool) -> SessionC
 
 
 def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
-    """Decide on the keys' own session that every server starts from: it proves the one device that the chain asks for."""
+    """Decide on the keys' own session that every server starts from: it proves the one device that
+    the chain asks for.
+    """
     keys = chain[-1]
     roles = [profile for profile in reversed(chain) if profile.role_arn]
     asking = [profile for profile in roles or [keys] if profile.mfa_serial]
@@ -5239,7 +5454,8 @@ def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
 
 def _two_devices(first: ProfileConfig, second: ProfileConfig) -> ConfigError:
     return ConfigError(
-        f"profiles {printable(first.name)!r} and {printable(second.name)!r} need two MFA devices in one chain, which AWS does not allow",
+        f"profiles {printable(first.name)!r} and {printable(second.name)!r} need two MFA devices "
+        "in one chain, which AWS does not allow",
         "give both the same mfa_serial",
     )
 
@@ -5375,10 +5591,10 @@ def _checked(
 # ======================================================================
 # Servers
 # ======================================================================
-# Credentials over HTTP for SDKs that ask again: the container endpoint and instance metadata, on one loopback
-# port. The server is a process of its own that holds the current session and the one it renews from, and nothing
-# of the vault. One thread: what http.server adds (a thread for each connection, email's parser, several writes)
-# is what was measured slow in it.
+# Credentials over HTTP for SDKs that ask again: the container endpoint and instance metadata, on
+# one loopback port. The server is a process of its own that holds the current session and the one
+# it renews from, and nothing of the vault. One thread: what http.server adds (a thread for each
+# connection, email's parser, several writes) is what was measured slow in it.
 
 LOOPBACK = "127.0.0.1"
 MAX_HEAD_BYTES = 16 * 1024
@@ -5391,6 +5607,7 @@ MAX_STATE_BYTES = 64 * 1024
 HEAD_SECONDS = 5.0
 IDLE_SECONDS = 120.0
 DRAIN_SECONDS = 1.0
+MAX_DRAIN_BYTES = 1024 * 1024
 LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
 CHILD_SECONDS = 240.0  # a lock, a prompt and AWS
 RENEW_SPACING = 60.0
@@ -5406,7 +5623,8 @@ TOO_SHORT_FOR_SERVER = datetime.timedelta(hours=1)
 REASONS = {
     200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 414: b"URI Too Long",
-    417: b"Expectation Failed", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable",
+    417: b"Expectation Failed", 431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
 }  # fmt: skip
 JSON_TYPE, TEXT_TYPE = b"application/json", b"text/plain"
 
@@ -5425,10 +5643,12 @@ class ServerMode(Value):
 
 
 class ServerState(Value):
-    """All that the server's process is given. ``life``: for how many seconds credentials are asked for.
+    """All that the server's process is given. ``life``: for how many seconds credentials are asked
+    for.
 
-    ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that /role-arn/ adds,
-    ``remake`` what the vault is asked for when ``source`` has ended, ``renewer`` the command line that renews.
+    ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that
+    /role-arn/ adds, ``remake`` what the vault is asked for when ``source`` has ended, ``renewer``
+    the command line that renews.
     """
 
     mode: ServerMode
@@ -5536,9 +5756,11 @@ def split_chain(provider: Provider) -> tuple[SessionToken | None, list[AssumeRol
 
 
 def container_document(credentials: Credentials) -> bytes:
-    """Write what the container endpoint answers (AWS SDKs and Tools Reference Guide, "Container credential provider").
+    """Write what the container endpoint answers (AWS SDKs and Tools Reference Guide, "Container
+    credential provider").
 
-    All four members that SDKs insist on are there; botocore takes no answer without a Token or an Expiration.
+    All four members that SDKs insist on are there; botocore takes no answer without a Token or an
+    Expiration.
     """
     token, expiration = credentials.session_token, credentials.expiration
     account = {"AccountId": credentials.account_id} if credentials.account_id else {}
@@ -5554,7 +5776,9 @@ def container_document(credentials: Credentials) -> bytes:
 
 
 def metadata_document(credentials: Credentials, now: datetime.datetime) -> bytes:
-    """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from instance metadata")."""
+    """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from
+    instance metadata").
+    """
     return _document(
         {
             "Code": "Success",
@@ -5609,7 +5833,7 @@ class HeadParser:
         ).fullmatch
 
     def parse(self, head: bytes) -> Request:
-        """Read a whole head; Refusal for anything that is not exactly one request without a body."""
+        """Read a whole head; Refusal for all that is not one request without a body."""
         match = self.match(head)
         if match is None:
             raise Refusal(400, "malformed request", final=True)
@@ -5648,7 +5872,9 @@ def check_origin(request: Request, hosts: frozenset[bytes]) -> None:
 def format_answer(
     status: int, body: bytes, kind: bytes, date: bytes, *, keep: bool, headers: bytes = b""
 ) -> bytes:
-    """Write a whole answer: head and body leave in one piece, because Go repeats a request whose answer comes in two."""
+    """Write a whole answer: head and body leave in one piece, because Go repeats a request whose
+    answer comes in two.
+    """
     return b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%bContent-Length: %d\r\nConnection: %b\r\n\r\n%b" % (
         status,
         REASONS[status],
@@ -5698,7 +5924,8 @@ NO_COOKIE = b"\xff" * 8
 class PeerCheck:
     """Tells whose process is at the other end of a loopback connection, by Linux's sock_diag(7).
 
-    /proc/net/tcp would not show an IPv4 connection of an IPv6 socket, and is slow with thousands of sockets.
+    /proc/net/tcp would not show an IPv4 connection of an IPv6 socket, and is slow with thousands of
+    sockets.
     """
 
     def __init__(
@@ -5722,7 +5949,9 @@ class PeerCheck:
         self.netlink.settimeout(0.5)
 
     def allows(self, peer: tuple[str, int]) -> bool:
-        """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the command's family only."""
+        """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the
+        command's family only.
+        """
         try:
             found = self.owner(peer)
         except OSError:
@@ -5732,7 +5961,7 @@ class PeerCheck:
         return self.strict is None or self._is_family(found[1], *self.strict)
 
     def owner(self, peer: tuple[str, int]) -> tuple[int, int] | None:
-        """Return the user and the inode of a connected socket; None if it is closed or not there."""
+        """Return the user and the inode of a connected socket; None if it is closed or missing."""
         import socket
         import struct
 
@@ -5764,7 +5993,7 @@ class PeerCheck:
 
 
 def descends(world: World, pid: int, ancestor: int, started: str) -> bool:
-    """Tell whether a process is, or has among its parents, the one of that number and start time."""
+    """Tell whether a process is, or descends from, the one of that number and start time."""
     seen = 0
     while pid > 0 and seen < 1000:
         parent, start = world.process_stat(pid)
@@ -5796,7 +6025,9 @@ def can_see_peers(world: World) -> bool:
 
 
 class Failure(Value):
-    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even later."""
+    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even
+    later.
+    """
 
     message: str
     never: bool = False
@@ -5822,7 +6053,7 @@ class Holding:
         self.waiting: list[Connection] = []
 
     def put(self, credentials: Credentials, now: datetime.datetime, *, fresh: bool) -> None:
-        """Serve these from now on. ``fresh`` ones were made just now, so that their life is known."""
+        """Serve these from now on. ``fresh``: made just now, so that their life is known."""
         self.current = credentials
         self.documents = (container_document(credentials), metadata_document(credentials, now))
         self.failure = None
@@ -5836,7 +6067,9 @@ class Holding:
         return max(0.0, (self.current.expiration - now).total_seconds())
 
     def next_try(self, now: datetime.datetime, clock: float) -> float | None:
-        """Return when to fetch new ones, on the monotonic clock; None while that is under way or nothing is held."""
+        """Return when to fetch new ones, on the monotonic clock; None while that is under way or
+        nothing is held.
+        """
         if self.busy or self.current is None:
             return None
         ahead = min(RENEW_AHEAD, self.life / 3).total_seconds()
@@ -5850,9 +6083,13 @@ class Holding:
 
 
 class Connection:
-    """One client's connection: what it has sent so far, until when it may take, and what it waits for."""
+    """One client's connection: what it has sent so far, until when it may take, and what it waits
+    for.
+    """
 
-    __slots__ = ("checked", "data", "deadline", "draining", "keep", "parked", "peer", "sock")
+    __slots__ = (
+        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "sock",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: tuple[str, int], deadline: float) -> None:
         self.sock = sock
@@ -5861,12 +6098,13 @@ class Connection:
         self.data = b""
         self.checked = False
         self.draining = False
+        self.drained = 0
         self.keep = True
         self.parked: tuple[Holding, bool] | None = None
 
 
 class Renewal(Value):
-    """A child that fetches credentials for a holding: its process, what it prints, and until when."""
+    """A child that fetches for a holding: its process, what it prints, and until when."""
 
     pid: int
     holding: Holding
@@ -5916,7 +6154,8 @@ class CredentialServer:
         self._watch(listener.fileno(), self._accept)
 
     def run(self, process: int = -1, notice_board: int = -1) -> None:
-        """Serve until the descriptor ``process`` turns readable or, without one, the command's process is gone.
+        """Serve until the descriptor ``process`` turns readable or, without one, the command's
+        process is gone.
 
         What the person should know is written to the descriptor ``notice_board``.
         """
@@ -5935,7 +6174,7 @@ class CredentialServer:
         """Wait for the next thing to do, and do it."""
         clock = self.world.monotonic()
         if clock >= self.wake:
-            self._keep_house(clock, polling)
+            self.keep_house(clock, polling)
         for fd, _ in self.poll.poll(max(0.0, (self.wake - clock) * 1000)):
             # An earlier one of the same round may have closed it.
             handler = self.handlers.get(fd)
@@ -5961,9 +6200,9 @@ class CredentialServer:
 
     # -- time ---------------------------------------------------------------
 
-    def _keep_house(self, clock: float, polling: bool) -> None:
+    def keep_house(self, clock: float, polling: bool) -> None:
         """Do what is due by the clock, and find out when the next thing will be."""
-        if polling and self.world.process_stat(self.state.pid)[1] != self.state.started:
+        if polling and self.world.process_started(self.state.pid) != self.state.started:
             self.ended = True
         now = self.world.now()
         due = self.main.next_try(now, clock)
@@ -6001,7 +6240,7 @@ class CredentialServer:
         try:
             sock, peer = self.listener.accept()
         except OSError:
-            return  # gone already, or no descriptor is left: then the connections that end free some
+            return  # gone already, or out of descriptors until some connection ends
         if len(self.connections) >= MAX_CONNECTIONS:
             # The one that would be given up first: it says nothing, or nothing more.
             self._close(min(self.connections.values(), key=lambda other: other.deadline))
@@ -6030,7 +6269,8 @@ class CredentialServer:
             return
         except OSError:
             data = b""
-        if not data:
+        connection.drained += len(data) if connection.draining else 0
+        if not data or connection.drained > MAX_DRAIN_BYTES:
             self._close(connection)
         elif not connection.draining:
             if not connection.data:
@@ -6080,19 +6320,20 @@ class CredentialServer:
             status, body, kind, self._date(), keep=connection.keep, headers=headers
         )
         connection.data = b""
+        connection.deadline = self.world.monotonic() + IDLE_SECONDS
         try:
             sent = connection.sock.send(answer, socket.MSG_DONTWAIT)
         except OSError:
             sent = 0
         if sent != len(answer):
             self._close(connection)  # it asks, and never takes what it gets
-        elif connection.keep:
-            connection.deadline = self.world.monotonic() + IDLE_SECONDS
-        else:
+        elif not connection.keep:
             self._finish_connection(connection)
 
     def _finish_connection(self, connection: Connection) -> None:
-        """Say that nothing more comes, and throw away what still arrives: a close at once would destroy the answer."""
+        """Say that nothing more comes, and throw away what still arrives: a close at once would
+        destroy the answer.
+        """
         import socket
 
         connection.draining = True
@@ -6198,13 +6439,15 @@ class CredentialServer:
             raise Refusal(401, "a token is needed")
 
     def _metadata(self, path: str) -> str | None:
-        """Return what stands at a path below /latest/, of those that SDKs read; None for any other."""
+        """Return what stands at a path below /latest/ that SDKs read; None at any other."""
         region, account = self.state.region, ""
         if self.main.current:
             account = self.main.current.account_id
         known = {
             "meta-data/iam/security-credentials": METADATA_ROLE,
-            "meta-data/iam/info": go_json({"Code": "Success", "LastUpdated": format_time(self.world.now())}),
+            "meta-data/iam/info": go_json(
+                {"Code": "Success", "LastUpdated": format_time(self.world.now())}
+            ),
             "meta-data/instance-id": "aws-vault",
             "meta-data/placement/region": region,
             "meta-data/placement/availability-zone": f"{region}a" if region else "",
@@ -6217,7 +6460,9 @@ class CredentialServer:
     # -- serving -----------------------------------------------------------------------
 
     def _serve(self, connection: Connection, holding: Holding, *, metadata: bool) -> None:
-        """Answer from memory; where what is there won't do and more is on its way, when that has come."""
+        """Answer from memory; where what is there won't do and more is on its way, when that has
+        come.
+        """
         left = holding.left(self.world.now())
         if left < (METADATA_LEAST_LEFT if metadata else LEAST_LEFT):
             if holding is self.main:
@@ -6262,7 +6507,9 @@ class CredentialServer:
     # -- renewal -------------------------------------------------------------------------
 
     def _renew_main(self) -> None:
-        """Start to fetch new credentials, unless that is under way, was tried a moment ago, or can't be."""
+        """Start to fetch new credentials, unless that is under way, was tried a moment ago, or
+        can't be.
+        """
         if self.hopeless:
             return
         now = self.world.now()
@@ -6339,7 +6586,8 @@ class CredentialServer:
         holding = renewal.holding
         holding.busy, holding.failure = False, failure
         if failure and holding is self.main:
-            # What a person cancelled is not put before him again; a session that he makes elsewhere is adopted.
+            # What a person cancelled is not put before him again; a session that he makes elsewhere
+            # is adopted.
             self.quiet = self.quiet or failure.asked or failure.person
             self.hopeless = failure.restart
             if failure.expired:
@@ -6351,7 +6599,9 @@ class CredentialServer:
         self.wake = 0.0
 
     def _tell_trouble(self, now: datetime.datetime) -> None:
-        """Tell the person once what only he can do, or that credentials are about to end and no new ones come."""
+        """Tell the person once what only he can do, or that credentials are about to end and no new
+        ones come.
+        """
         failure = self.main.failure
         if failure is None:
             self.told = ""
@@ -6360,7 +6610,10 @@ class CredentialServer:
         if failure.restart:
             text = f"{what}: restart the command to renew"
         elif failure.person:
-            text = f"{what} without you: run awsvault exec {printable(self.state.profile)} in another terminal to renew"
+            text = (
+                f"{what} without you: run awsvault exec {printable(self.state.profile)} "
+                "in another terminal to renew"
+            )
         elif self.main.left(now) < 300 and self.main.current:
             text = f"{what} for now: {printable(failure.message)}"
         else:
@@ -6372,10 +6625,10 @@ class CredentialServer:
 
 def check_beginning(data: bytes) -> None:
     """Refuse what can't become a request any more, before more of it comes."""
-    if len(data) > MAX_HEAD_BYTES:
-        raise Refusal(431, "the headers are too long", final=True)
     if b"\n" not in data and len(data) > MAX_TARGET_BYTES + 64:
         raise Refusal(414, "the path is too long", final=True)
+    if len(data) > MAX_HEAD_BYTES:
+        raise Refusal(431, "the headers are too long", final=True)
     if data.count(b"\n") != data.count(b"\r\n"):
         raise Refusal(400, "malformed request", final=True)
 
@@ -6390,10 +6643,11 @@ def check_method(request: Request, allowed: bytes) -> None:
 
 
 class ServerPort:
-    """A loopback port that stays ours: one socket listens, for the server; the other only holds the port's number.
+    """A loopback port that stays ours: one socket listens, for the server; the other only holds the
+    port's number.
 
-    The command's process keeps the second one, so that nobody can take the port when the server has died, and
-    clients are refused at once instead of waiting for somebody who will never accept.
+    The command's process keeps the second one, so that nobody can take the port when the server has
+    died, and clients are refused at once instead of waiting for somebody who will never accept.
     """
 
     def __init__(self) -> None:
@@ -6424,14 +6678,18 @@ class ServerPort:
         self.holder.close()
 
     def keep_for_command(self) -> None:
-        """Leave the number reserved by the process that becomes the command; the listening socket is the server's alone."""
+        """Leave the number reserved by the process that becomes the command; the listening socket
+        is the server's alone.
+        """
         self.listener.close()
         self.holder.set_inheritable(True)
         self.holder.detach()
 
 
 def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, str]:
-    """Return the variables that lead SDKs to a server. The token by its variable only: older SDKs know no file."""
+    """Return the variables that lead SDKs to a server. The token by its variable only: older SDKs
+    know no file.
+    """
     served = {}
     if mode.container:
         served["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"http://{LOOPBACK}:{port}"
@@ -6443,7 +6701,9 @@ def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, st
 
 
 def start_server(world: World, state: ServerState, port: ServerPort) -> None:
-    """Start the server for this process, which becomes the command; AwsVaultError if it can't be started."""
+    """Start the server for this process, which becomes the command; AwsVaultError if it can't be
+    started.
+    """
     source, sink = os.pipe()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     watched, board = world.process_descriptor(), world.open_notice_board()
@@ -6469,14 +6729,18 @@ SERVE_COMMAND, RENEW_COMMAND = "_serve", "_renew"
 
 
 def server_environ(world: World) -> dict[str, str]:
-    """Return the server's own environment: no secret, but all that decides how the same credentials are made again."""
+    """Return the server's own environment: no secret, but all that decides how the same credentials
+    are made again.
+    """
     settings = {name for setting in SETTINGS.values() for name in setting.env}
     kept = {name: world.environ[name] for name in settings if name in world.environ}
     return {**scrubbed(world.environ), **kept}
 
 
 def serve(world: World) -> None:
-    """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the terminal."""
+    """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the
+    terminal.
+    """
     import socket
 
     world.harden()
@@ -7557,17 +7821,29 @@ class App:
     def vault(self) -> Vault:
         """The vault in the chosen keystore."""
         if self._vault is None:
+            choice = choose_backend(self.world, self.options.store, self.options.backend)
+            if choice.new:
+                self._remember(choice)
             self._vault = Vault(
-                BACKENDS[self.options.backend or "file"](self.world, self.options.store), self.world
+                BACKENDS[choice.backend](self.world, self.options.store), self.world
             )
         return self._vault
+
+    def _remember(self, choice: Choice) -> None:
+        self.world.say(
+            f"using the keystore {choice.backend}, {choice.why}; awsvault backends shows them all"
+        )
+        try:
+            remember_backend(self.world, choice.backend)
+        except (AwsVaultError, OSError) as error:
+            self.world.debug(f"the choice can't be remembered: {error}")
 
     def known_profile(self, name: str) -> str:
         """Return a profile's name: the one given, else $AWS_PROFILE, else ``default`` if that
         exists (UsageError)."""
         environ_name = self.world.environ.get("AWS_PROFILE", "")
         chosen = name or environ_name or "default"
-        if self.config.has_profile(chosen):
+        if self.config.has_profile(chosen) or chosen in self.vault.known_profiles():
             return chosen
         stored = self.vault.profiles()
         if chosen in stored:
@@ -7589,7 +7865,20 @@ class App:
             "session_ttl": duration,
             "chained_session_ttl": duration,
         }
-        return load_profile(self.config, profile, flags, self.world.environ, self.vault.profiles())
+        return self._by_names(
+            lambda stored: load_profile(self.config, profile, flags, self.world.environ, stored)
+        )
+
+    def _by_names(self, decide: Callable[[list[str]], V2]) -> V2:
+        """Decide by the remembered names of stored keys; if that fails, by those that are there."""
+        known = self.vault.known_profiles()
+        try:
+            return decide(known)
+        except AwsVaultError:
+            stored = self.vault.profiles()
+            if sorted(stored) == sorted(known):
+                raise
+            return decide(stored)
 
     def retrieve(
         self,
@@ -7608,7 +7897,17 @@ class App:
         provider = self._planned(target, no_session, early).provider
         check_duration(target, provider, least)
         tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
-        credentials = provider.retrieve(tools)
+        try:
+            credentials = provider.retrieve(tools)
+        except ItemNotFound:
+            # A remembered name may be gone; what is really there makes another plan, or says so.
+            always = early and not no_session
+            current = plan_chain(
+                target, self.vault.profiles(), no_session=no_session, always_session=always
+            ).provider
+            if current == provider:
+                raise
+            credentials = current.retrieve(tools)
         check_left(target, credentials, least, self.world.now())
         return credentials
 
@@ -7619,11 +7918,9 @@ class App:
         return provider.cached(tools) if isinstance(provider, SessionProvider) else None
 
     def _planned(self, target: ProfileConfig, no_session: bool, early: bool) -> Plan:
-        plan = plan_chain(
-            target,
-            self.vault.profiles(),
-            no_session=no_session,
-            always_session=early and not no_session,
+        always = early and not no_session
+        plan = self._by_names(
+            lambda stored: plan_chain(target, stored, no_session=no_session, always_session=always)
         )
         for note in plan.notes:
             self.world.say_once(f"note: {note}")
@@ -7631,7 +7928,9 @@ class App:
         return plan
 
     def codes(self, mfa_token: Secret | None) -> MfaCodes:
-        """Return where codes come from: the one that was given is for one device, and not given twice."""
+        """Return where codes come from: the one that was given is for one device, and not given
+        twice.
+        """
         self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
         return self._codes
 
@@ -7711,8 +8010,10 @@ def read_mfa_token(world: World, token: str, fd: str) -> Secret | None:
 
 
 def _read_fd(world: World, name: str, text: str) -> Secret:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
         raise UsageError(f"{name}: {printable(text)!r} is no descriptor's number")
+    if int(text) in (1, 2):
+        raise UsageError(f"{name}: descriptors 1 and 2 are what is printed to")
     try:
         return Secret(world.read_descriptor(int(text), MAX_PASSPHRASE_BYTES)).without_newline()
     except OSError as error:
@@ -8068,7 +8369,9 @@ SERVER_FLAGS = (
 
 
 def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode | None:
-    """Return what kind of server the flags ask for, None for no server; UsageError for what can't be together."""
+    """Return what kind of server the flags ask for, None for no server; UsageError for what can't
+    be together.
+    """
     given = [f"--{name.replace('_', '-')}" for name in SERVER_FLAGS if flags[name]]
     if not given:
         return None
@@ -8113,7 +8416,10 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
 
 
 def _refuse_open_metadata(world: World, container: bool) -> None:
-    why = "this system does not tell who asks for instance metadata, so every user of it would get the credentials"
+    why = (
+        "this system does not tell who asks for instance metadata, "
+        "so every user of it would get the credentials"
+    )
     if not container:
         raise UsageError(why, "use --ecs-server, or --imds-any-user if that is no harm")
     world.say(f"note: only the container endpoint is served: {why} (--imds-any-user serves both)")
@@ -8127,9 +8433,11 @@ def serve_command(
     remake: dict[str, str],
     least: datetime.timedelta | None = None,
 ) -> dict[str, str]:
-    """Start the server for the command that this process becomes, and return the command's environment.
+    """Start the server for the command that this process becomes, and return the command's
+    environment.
 
-    The session that the server renews from is made first, so that whatever a person must do is done now.
+    The session that the server renews from is made first, so that whatever a person must do is done
+    now.
     """
     world = app.world
     plan = plan_chain(target, app.vault.profiles(), always_session=True)
@@ -8145,7 +8453,8 @@ def serve_command(
     life = (roles[-1] if roles else session or roles[0]).duration
     if life < TOO_SHORT_FOR_SERVER:
         world.say(
-            f"warning: {format_duration(life)} is too short for a server: some SDKs then ask at every call, or sign with what has ended"
+            f"warning: {format_duration(life)} is too short for a server: "
+            "some SDKs then ask at every call, or sign with what has ended"
         )
     sweep_leftovers(world)
     port = ServerPort()
@@ -8154,12 +8463,14 @@ def serve_command(
     made = server_environment(world, app.config, world.environ, target, served)
     for note in made.notes:
         world.say(f"note: {note}")
-    pid, started = os.getpid(), world.process_stat(os.getpid())[1]
+    pid = world.process_id()
     state = ServerState(
-        mode=mode, pid=pid, started=started, profile=target.name, region=target.endpoint.region, token=token,
-        hosts=server_hosts(mode, port.number), life=int(life.total_seconds()), current=current, source=source,
-        links=tuple(map(role_members, roles)), role=role_members(other_role(target)), remake=remake,
-        renewer=(*world.self_command(), *app.options.flags, RENEW_COMMAND), files=made.files,
+        mode=mode, pid=pid, started=world.process_started(pid), profile=target.name,
+        region=target.endpoint.region, token=token, hosts=server_hosts(mode, port.number),
+        life=int(life.total_seconds()), current=current, source=source,
+        links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
+        remake=remake, renewer=(*world.self_command(), *app.remembered_flags(), RENEW_COMMAND),
+        files=made.files,
     )  # fmt: skip
     try:
         start_server(world, state, port)
@@ -8232,7 +8543,9 @@ def sudo_id(world: World, name: str) -> int:
 
 
 def other_role(target: ProfileConfig) -> AssumeRole:
-    """Return the form of the roles that /role-arn/ assumes: the profile's duration, at most an hour, and nothing else of it."""
+    """Return the form of the roles that /role-arn/ assumes: the profile's duration, at most an
+    hour, and nothing else of it.
+    """
     length = min(max(target.role_duration.length, MIN_SESSION), MAX_CHAINED_ROLE)
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
@@ -8251,7 +8564,9 @@ ENDED_SESSION = frozenset(("ExpiredToken", "ExpiredTokenException", "InvalidClie
 
 
 class CarefulCodes(MfaCodes):
-    """MFA codes for a process without a terminal: from mfa_process or a window, and not at all when ``quiet``."""
+    """MFA codes for a process without a terminal: from mfa_process or a window, and not at all when
+    ``quiet``.
+    """
 
     def __init__(self, world: World, prompter: str, *, quiet: bool) -> None:
         super().__init__(world, None, prompter)
@@ -8266,7 +8581,9 @@ class CarefulCodes(MfaCodes):
 
 
 def renew_command(app: App) -> int:
-    """Fetch credentials for a server (hidden): the task on standard input, the answer on standard output."""
+    """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
+    output.
+    """
     world = app.world
     world.harden(die_with_parent=True)
     task = parse_json_object(world.read_descriptor(0, MAX_STATE_BYTES).decode())
@@ -8305,7 +8622,9 @@ def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> d
 
 
 def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
-    """Make the session that a server renews from once more, or adopt one that somebody made in another terminal."""
+    """Make the session that a server renews from once more, or adopt one that somebody made in
+    another terminal.
+    """
     target = app.resolve(task["profile"], task["duration"], task["region"])
     stored = app.vault.profiles()
     plan = plan_chain(target, stored, always_session=True)
@@ -8385,6 +8704,53 @@ def clear_command(app: App, *, profile: str) -> int:
     return 0
 
 
+def backends_command(app: App, *, use: str) -> int:
+    """Show which keystores can be used and what is in them, or choose one for every later run."""
+    world, settings = app.world, app.options.store
+    if use:
+        refusal = refuse_backend(world, settings, use)
+        if refusal:
+            world.say(f"warning: {use} can't be used now: {refusal.message}")
+        remember_backend(world, use)
+        world.out(f"{use} is used from now on\n")
+        return 0
+    try:
+        choice = choose_backend(world, settings, app.options.backend)
+    except KeystoreError as error:
+        choice = Choice("", "")
+        world.say(f"warning: {error.message}")
+    rows = [("Keystore", "Usable", "Stored", "Chosen")]
+    rows += [_backend_row(world, settings, name, choice) for name in BACKENDS]
+    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
+    for row in rows:
+        line = "".join(cell.ljust(width) for cell, width in zip(row, widths))
+        world.out(line.rstrip() + "\n")
+    return 0
+
+
+def _backend_row(
+    world: World, settings: StoreSettings, name: str, choice: Choice
+) -> tuple[str, str, str, str]:
+    chosen = choice.why if name == choice.backend else ""
+    stored = "-"
+    try:
+        keystore = BACKENDS[name](world, settings)
+        state = keystore.probe()
+        usable = f"yes ({state})" if state else "yes"
+        if not state:  # else listing could ask somebody
+            stored = _count_items(Vault(keystore, world))
+    except AwsVaultError as error:
+        usable = f"no: {error.message}"
+    return name, usable, stored, chosen
+
+
+def _count_items(vault: Vault) -> str:
+    names = vault.keystore.keys()
+    credentials = sum(map(is_credential_name, names))
+    sessions = sum(1 for name in names if SessionKey.parse(name))
+    return f"{credentials} credentials, {sessions} sessions"
+
+
 def version_command(app: App, *, json: bool, verify: bool) -> int:
     """Print the version, every vendored version, or what a check of the packed file against its
     cache found."""
@@ -8395,12 +8761,14 @@ def version_command(app: App, *, json: bool, verify: bool) -> int:
         findings = world.bundle.verify()
         for finding in findings:
             world.say(f"error: {printable(finding)}")
+        if not findings:
+            world.out(f"{world.bundle.sha256()}  {printable(world.bundle.path)}\n")
+            world.out("intact, not authentic: compare the sum with the published one\n")
         return 1 if findings else 0
     if json:
+        own = {"awsvault": __version__, "python": sys.version.split()[0]}
         parts = world.bundle.manifest() if world.bundle else {}
-        world.out(
-            go_json({"awsvault": __version__, "python": sys.version.split()[0], **parts}) + "\n"
-        )
+        world.out(go_json({**own, "openssl": openssl_version(world), **parts}) + "\n")
     else:
         world.out(f"{__version__}\n")
     return 0
@@ -8458,7 +8826,12 @@ def switch(
 GLOBAL_OPTIONS = (
     switch(("--debug",), "say what happens, without secrets, on standard error"),
     Option(("--backend",), "the keystore", "AWS_VAULT_BACKEND", choices=tuple(BACKENDS)),
-    Option(("--prompt",), "how to ask for a code", "AWS_VAULT_PROMPT", choices=tuple(PROMPTERS)),
+    Option(
+        ("--prompt",),
+        f"how to ask for a code: {', '.join(PROMPTERS)}",
+        "AWS_VAULT_PROMPT",
+        check=check_prompter,
+    ),
     switch(("--input",), "never ask a person ($AWS_VAULT_NO_INPUT)", default=True),
     Option(
         ("--file-dir",),
@@ -8474,6 +8847,30 @@ GLOBAL_OPTIONS = (
         ("--file-passphrase-command",),
         "program that prints the file vault's passphrase ($AWS_VAULT_FILE_PASSPHRASE_COMMAND)",
     ),
+    Option(
+        ("--keychain",),
+        "name of the macOS keychain",
+        "AWS_VAULT_KEYCHAIN_NAME",
+        default=StoreSettings.keychain,
+    ),
+    Option(
+        ("--secret-service-collection",),
+        "keyring of the Secret Service",
+        "AWS_VAULT_SECRET_SERVICE_COLLECTION_NAME",
+        default=StoreSettings.collection,
+    ),
+    Option(
+        ("--kwallet",), "name of KDE's wallet", "AWS_VAULT_KWALLET", default=StoreSettings.kwallet
+    ),
+    Option(
+        ("--kwallet-folder",),
+        "folder in KDE's wallet",
+        "AWS_VAULT_KWALLET_FOLDER",
+        default=StoreSettings.kwallet_folder,
+    ),
+    Option(("--pass-dir",), "folder of the password store", "AWS_VAULT_PASS_PASSWORD_STORE_DIR"),
+    Option(("--pass-cmd",), "name of the pass or passage program", "AWS_VAULT_PASS_CMD"),
+    Option(("--pass-prefix",), "folder in the password store", "AWS_VAULT_PASS_PREFIX"),
     switch(("--version",), "print the version"),
 )
 DURATION_OPTION = Option(
@@ -8541,6 +8938,7 @@ REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
     switch(("--sessions-only", "-s"), "keep the keys", hidden=True),
 )
+BACKENDS_OPTIONS = (Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),)
 VERSION_OPTIONS = (
     switch(("--json",), "with the version of every part"),
     switch(("--verify",), "compare the file with what is unpacked of it"),
@@ -8554,6 +8952,7 @@ COMMANDS = (
     Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
     Command("remove", remove_command, "remove stored keys", PROFILE, REMOVE_OPTIONS, ("rm",)),
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
+    Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
     Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
     Command(SERVE_COMMAND, run_server, "be the server of a command", hidden=True),
@@ -8793,6 +9192,13 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         passphrase,
         command,
         _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
+        keychain=values["keychain"],
+        collection=values["secret_service_collection"],
+        kwallet=values["kwallet"],
+        kwallet_folder=values["kwallet_folder"],
+        pass_dir=values["pass_dir"],
+        pass_cmd=values["pass_cmd"],
+        pass_prefix=values["pass_prefix"],
     )
 
 
@@ -8821,7 +9227,7 @@ UNREPEATED = ("file_passphrase_fd", "debug", "version")
 
 
 def repeated_flags(options: Iterable[Option], parsed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the flags that were given, for the command line of a process that does the same later."""
+    """Return the flags as given, for a process that does the same later."""
     flags = []
     for option in options:
         value = parsed.get(option.dest)
@@ -8846,7 +9252,7 @@ def help_text(command: Command | None) -> str:
 
 
 def parse_flags(command: Command | None, flags: Sequence[str]) -> dict[str, Any]:
-    """Return the flags' texts by the names of their options, None for one not given (UsageError)."""
+    """Return the flags' texts by their options' names, None for one not given (UsageError)."""
     parsed, unknown = make_parser(command).parse_known_args(flags)
     if unknown:
         raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(command))
@@ -8891,6 +9297,7 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     world = world or World()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        world.fill_standard_descriptors()
         return run_line(world, arguments)
     except AwsVaultError as error:
         show_error(world, error)
