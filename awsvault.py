@@ -4186,7 +4186,8 @@ class Lookup:
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
         """Return a duration; a bare number is seconds only where the file says it."""
         where = self.find(name)[1]
-        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        in_file = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        bare = in_file and name == "duration_seconds"
         length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
         return Duration(length, where)
 
