@@ -228,9 +228,12 @@ def test_a_refusal_is_shared_with_those_who_waited(world, home, monkeypatch, wha
     pid = in_child(be_refused)
     held.wait()
     inner = awsvault.Lock._wait
-    monkeypatch.setattr(
-        awsvault.Lock, "_wait", lambda lock, fd: (waiting.say(), inner(lock, fd)) and None
-    )
+
+    def wait_and_say_so(lock, fd):
+        waiting.say()
+        inner(lock, fd)
+
+    monkeypatch.setattr(awsvault.Lock, "_wait", wait_and_say_so)
     if shared:
         with pytest.raises(AwsVaultError) as caught, world.lock("x", shared_refusals=True):
             pass
