@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         def manifest(self) -> dict[str, str]: ...
         def cleanup(self) -> None: ...
         def verify(self) -> list[str]: ...
+        def sha256(self) -> str: ...
 
     V = TypeVar("V", bound="Value")
 else:
@@ -979,6 +980,7 @@ class World:
             return self._read_to_end(fd, limit)
         finally:
             os.close(fd)
+            self.fill_standard_descriptors()
 
     def read_line(self, fd: int) -> Secret:
         """Read one line of a descriptor and not a byte more: the rest is the command's."""
@@ -1101,17 +1103,21 @@ class World:
 
     # -- tools --------------------------------------------------------------
 
-    def load_libraries(self) -> None:
-        """Make cryptography and botocore importable (the packed program unpacks them at first
-        use)."""
-        if self.bundle is not None:
-            try:
+    def load_library(self, name: str) -> None:
+        """Make cryptography or botocore importable (the packed program unpacks them at first use).
+
+        AwsVaultError where there is none for this machine and Python.
+        """
+        try:
+            if self.bundle is not None:
                 self.bundle.load_libraries()
-            except ImportError as error:
-                raise AwsVaultError(
-                    printable(error),
-                    "install cryptography and botocore for this Python, or use a native keystore",
-                ) from None
+            __import__(name)
+        except ImportError as error:
+            raise AwsVaultError(
+                f"{name} is missing: {printable(error)}",
+                f"install {name} for this Python"
+                + (", or use another keystore" if name == "cryptography" else ""),
+            ) from None
 
     def run(
         self,
@@ -1354,6 +1360,15 @@ class World:
         return Secret(line[:-1])
 
     # -- this process and the next -----------------------------------------------
+
+    def fill_standard_descriptors(self) -> None:
+        """Put /dev/null where standard input, output or error is closed, so that no file of ours
+        gets that number, and what is printed with it. The command finds it closed again."""
+        for fd in (0, 1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest that is free
 
     def guard_memory(self) -> None:
         """Leave no core file with secrets in it, until the command starts."""
@@ -1853,6 +1868,14 @@ def derive_kek(passphrase: Secret, salt: bytes, iterations: int) -> bytes:
     return PBKDF2HMAC(SHA256(), 16, full_salt, iterations).derive(passphrase.reveal_bytes())
 
 
+def openssl_version(world: World) -> str:
+    """Return the version of the OpenSSL inside cryptography."""
+    world.load_library("cryptography")
+    from cryptography.hazmat.backends.openssl import backend
+
+    return backend.openssl_version_text()
+
+
 PASSPHRASE_HINT = (
     "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
     "or run in a terminal"
@@ -1961,7 +1984,7 @@ class FileKeystore(Keystore):
         text = wrap_item(item).encode("utf-8", "surrogateescape")
         if len(text) > MAX_ITEM_BYTES // 2:
             raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
         self.world.private_folder(self.folder)
@@ -2006,7 +2029,7 @@ class FileKeystore(Keystore):
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
-        self.world.load_libraries()
+        self.world.load_library("cryptography")
         return self._derive(self.passphrase.get(self.folder, new=False), jwe.salt, jwe.iterations)
 
     def _derive(self, passphrase: Secret, salt: bytes, iterations: int) -> bytes:
@@ -4501,7 +4524,7 @@ class Sts:
         A request that is refused because this machine's clock is wrong is made once more with AWS's
         time.
         """
-        self.world.load_libraries()
+        self.world.load_library("botocore")
         _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
@@ -5880,8 +5903,10 @@ def read_mfa_token(world: World, token: str, fd: str) -> Secret | None:
 
 
 def _read_fd(world: World, name: str, text: str) -> Secret:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
         raise UsageError(f"{name}: {printable(text)!r} is no descriptor's number")
+    if int(text) in (1, 2):
+        raise UsageError(f"{name}: descriptors 1 and 2 are what is printed to")
     try:
         return Secret(world.read_descriptor(int(text), MAX_PASSPHRASE_BYTES)).without_newline()
     except OSError as error:
@@ -6280,12 +6305,14 @@ def version_command(app: App, *, json: bool, verify: bool) -> int:
         findings = world.bundle.verify()
         for finding in findings:
             world.say(f"error: {printable(finding)}")
+        if not findings:
+            world.out(f"{world.bundle.sha256()}  {printable(world.bundle.path)}\n")
+            world.out("intact, not authentic: compare the sum with the published one\n")
         return 1 if findings else 0
     if json:
+        own = {"awsvault": __version__, "python": sys.version.split()[0]}
         parts = world.bundle.manifest() if world.bundle else {}
-        world.out(
-            go_json({"awsvault": __version__, "python": sys.version.split()[0], **parts}) + "\n"
-        )
+        world.out(go_json({**own, "openssl": openssl_version(world), **parts}) + "\n")
     else:
         world.out(f"{__version__}\n")
     return 0
@@ -6728,6 +6755,7 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     world = world or World()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        world.fill_standard_descriptors()
         return run_line(world, arguments)
     except AwsVaultError as error:
         show_error(world, error)
