@@ -126,7 +126,7 @@ def test_config(vault, fake_aws, config, profile, code, says, hints):
 
 FLAGS = [
     (["exec", "prod", "-d", "14m", *TRUE], {}, "out of bounds"),
-    (["exec", "prod", "-d", "3600", *TRUE], {}, "3600s"),
+    (["exec", "prod", "-d", "3600", *TRUE], {}, "is a number without a unit"),
     (["exec", "prod", *TRUE], {"AWS_SESSION_TOKEN_TTL": "soon"}, "AWS_SESSION_TOKEN_TTL: 'soon'"),
     (["exec", "prod", *TRUE], {"AWS_MIN_TTL": "soon"}, "AWS_MIN_TTL: 'soon'"),
     (["exec", "prod", *TRUE], {"AWS_VAULT_BACKEND": "nonesuch"}, "AWS_VAULT_BACKEND: 'nonesuch'"),
