@@ -69,6 +69,7 @@ MAX_ITEM_BYTES = 1024 * 1024
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
+MAX_SHARED_TEXT = 1000
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
 BUS_WAIT_SECONDS = 1.8
@@ -626,7 +627,9 @@ class HolderInfo(Value):
 
     @classmethod
     def parse(cls, text: str) -> HolderInfo:
-        """Read a lock file's text; anything odd counts as nothing known."""
+        """Read a lock file's text; of an odd one nothing is known, so no refusal counts as new."""
+        if not text:
+            return cls()
         try:
             data = parse_json_object(text)
             return cls(
@@ -637,7 +640,7 @@ class HolderInfo(Value):
                 }
             )
         except (ValueError, TypeError):
-            return cls()
+            return cls(refusals=sys.maxsize)
 
 
 class LockTimeout(Exception):
@@ -670,9 +673,8 @@ class Lock:
     """A flock that the kernel releases when the holder dies, whatever kills it.
 
     As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
-    a holder
-    whom this process waited for was refused meanwhile, raises that refusal instead of trying it
-    again.
+    a holder whom this process waited for was refused meanwhile, raises that refusal instead of
+    trying it again. A holder that a signal ended was not refused.
     """
 
     def __init__(self, world: World, name: str, wait: float, shared_refusals: bool) -> None:
@@ -718,12 +720,13 @@ class Lock:
             self.shared_refusals
             and isinstance(error, AwsVaultError)
             and not isinstance(error, NeedsPerson)
+            and error.exit_code < 128
         ):
             self._write(
                 self.info.replace(
                     refusals=self.info.refusals + 1,
-                    message=error.message,
-                    hint=error.hint,
+                    message=error.message[:MAX_SHARED_TEXT],
+                    hint=error.hint[:MAX_SHARED_TEXT],
                     exit_code=error.exit_code,
                 )
             )
@@ -769,13 +772,15 @@ class Lock:
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def _read(self, fd: int) -> HolderInfo:
-        return HolderInfo.parse(os.pread(fd, 4096, 0).decode("utf-8", "replace"))
+        # Only the first line: a shorter text may just be written over a longer one.
+        text = os.pread(fd, 16 * MAX_SHARED_TEXT, 0).decode("utf-8", "replace")
+        return HolderInfo.parse(text.partition("\n")[0])
 
     def _write(self, info: HolderInfo) -> None:
         import json
 
         self.info = info
-        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode()
+        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode() + b"\n"
         try:
             os.pwrite(self.fd, text, 0)
             os.ftruncate(self.fd, len(text))
@@ -4456,7 +4461,8 @@ class Lookup:
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
         """Return a duration; a bare number is seconds only where the file says it."""
         where = self.find(name)[1]
-        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        in_file = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        bare = in_file and name == "duration_seconds"
         length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
         return Duration(length, where)
 
