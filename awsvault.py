@@ -1049,7 +1049,7 @@ class World:
         )
 
     def write_new(self, path: str, data: bytes, mode: int = 0o600) -> None:
-        """Make a new file, 0600 from birth, with some content; it has another mode when it is whole."""
+        """Make a new file, 0600 from birth, with some content; ``mode`` is for when it is whole."""
         fd = self.create_file(path)
         try:
             self.write_file(fd, data)
@@ -1750,7 +1750,7 @@ class World:
             return b""
 
     def accepts(self, host: str, port: int, seconds: float, question: bytes = b"") -> bool:
-        """Tell whether a connection is taken within some seconds and, if something is asked, answered."""
+        """Tell whether a connection is taken and, if something is asked, answered, in some seconds."""
         import socket
 
         try:
@@ -1790,7 +1790,7 @@ class World:
         return bool(struct.unpack("iII", told)[1] == self.uid())
 
     def fork_child(self, work: Callable[[], object], keep: Iterable[int]) -> int:
-        """Run ``work()`` in a child with no descriptors but ``keep``, which the caller waits for."""
+        """Run ``work()`` in a child with no descriptors but ``keep``; the caller waits for it."""
         pid = os.fork()
         if pid == 0:
             # Whatever happens, nothing of the caller's may run a second time in here.
@@ -1836,7 +1836,7 @@ class World:
         os.setuid(uid)
 
     def wait_readable(self, fds: Iterable[int], timeout: float | None = None) -> list[int]:
-        """Wait for some descriptors, -1 being none, for so many seconds; return those to read from."""
+        """Wait for descriptors (-1: none) for so many seconds; return those to read from."""
         import select
 
         return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
@@ -6861,7 +6861,7 @@ def life_of(world: World, pid: int) -> Life:
 
 
 class ProxyState(Value):
-    """What root wrote of a running link-local proxy: its two processes, whose it is, what it added."""
+    """What root wrote of a link-local proxy: its two processes, whose it is, what it added."""
 
     uid: int
     root: Life
@@ -6891,7 +6891,7 @@ def read_proxy_state(world: World) -> ProxyState | None:
 
 
 class Relay:
-    """Passes connections from the link-local address on to the server of the process that registered.
+    """Passes connections to the link-local address on to the server that was registered.
 
     It has given up root's rights, and holds no credentials.
     """
@@ -6981,7 +6981,7 @@ class Relay:
 
 
 class LinkLocalProxy:
-    """Root's part: the address on the loopback device, the port, and the process that serves them."""
+    """Root's part: the address on the loopback device, its port, the process that serves it."""
 
     def __init__(self, world: World, uid: int, gid: int, *, any_user: bool) -> None:
         self.world = world
@@ -7121,7 +7121,7 @@ def address_tool() -> str:
 
 
 def add_alias(world: World) -> bool:
-    """Put the address on the loopback device; False if it was there before, left by somebody else."""
+    """Put the address on the loopback device; False if somebody else has left it there."""
     if sys.platform == "linux":
         shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
         lines = shown.output.reveal().splitlines()
@@ -7138,7 +7138,7 @@ def add_alias(world: World) -> bool:
 
 
 def remove_alias(world: World) -> None:
-    """Take the address off the loopback device; what fails is said, because only a person can help."""
+    """Take the address off the loopback device; what fails is said: only a person can help."""
     try:
         result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
         problem = result.errors.strip() if result.status else ""
