@@ -1750,7 +1750,7 @@ class World:
             return b""
 
     def accepts(self, host: str, port: int, seconds: float, question: bytes = b"") -> bool:
-        """Tell whether a connection is taken and, if something is asked, answered, in some seconds."""
+        """Tell whether a connection is taken and, if something is asked, answered in time."""
         import socket
 
         try:
