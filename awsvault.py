@@ -1328,23 +1328,33 @@ class World:
         modes[3] |= termios.ICANON | termios.ISIG | (0 if hidden else termios.ECHO)
         if hidden:
             modes[3] &= ~termios.ECHO
+        # A signal that comes just before select begins would otherwise wait for the next key.
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        outer_wake = signal.set_wakeup_fd(wake)
         try:
             termios.tcsetattr(fd, termios.TCSADRAIN, modes)
             self._write_all(fd, f"{question}: ".encode("utf-8", "surrogateescape"))
-            return self._read_line(fd, timeout)
+            return self._read_line(fd, timeout, woken)
         finally:
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
             if hidden:
                 self._write_all(fd, b"\n")
+            signal.set_wakeup_fd(outer_wake)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            for end in (woken, wake):
+                os.close(end)
 
-    def _read_line(self, fd: int, timeout: float | None) -> Secret:
+    def _read_line(self, fd: int, timeout: float | None, woken: int) -> Secret:
         import select
 
         line = b""
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([fd], [], [], timeout)
+            ready, _, _ = select.select([fd, woken], [], [], timeout)
+            if woken in ready:
+                os.read(woken, 4096)  # its handler has run by now, and did not end the question
+                continue
             if not ready:
                 self._write_all(fd, b"\n")
                 raise AwsVaultError(f"nobody answered within {timeout:.0f} seconds")

@@ -89,8 +89,6 @@ CONFIGS = [
      "include_profile names 'prdo'", "did you mean prod"),
     ("a bad duration", "[profile prod]\nduration_seconds = soon\n", "prod", 2,
      r"config, section \[profile prod\], duration_seconds: 'soon'", ""),
-    ("a bare number", "[profile prod]\nsession_ttl = 3600\n", "prod", 2,
-     "session_ttl: '3600'.*3600s", ""),
     ("too short", "[profile prod]\nsession_ttl = 14m\n", "prod", 2,
      "session_ttl: 14m0s is out of bounds.*15 minutes", ""),
     ("too long", "[profile prod]\nsession_ttl = 37h\n", "prod", 2, "out of bounds.*36 hours", ""),
@@ -119,6 +117,7 @@ CONFIGS = [
 )
 def test_config(vault, fake_aws, config, profile, code, says, hints):
     vault.environ.pop("AWS_ENDPOINT_URL_STS")
+    vault.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"  # whatever happens, not to AWS
     vault.config(config.format(arn=arn("admin"), mfa=MFA_SERIAL))
     refuse(vault, "exec", profile, *TRUE, code=code, says=says, hints=hints)
     assert fake_aws.calls == []
@@ -126,7 +125,8 @@ def test_config(vault, fake_aws, config, profile, code, says, hints):
 
 FLAGS = [
     (["exec", "prod", "-d", "14m", *TRUE], {}, "out of bounds"),
-    (["exec", "prod", "-d", "3600", *TRUE], {}, "3600s"),
+    (["exec", "prod", "-d", "3600", *TRUE], {}, "--duration: '3600' is a number without a unit"),
+    (["exec", "prod", *TRUE], {"AWS_SESSION_TOKEN_TTL": "3600"}, "'3600' is a number without"),
     (["exec", "prod", *TRUE], {"AWS_SESSION_TOKEN_TTL": "soon"}, "AWS_SESSION_TOKEN_TTL: 'soon'"),
     (["exec", "prod", *TRUE], {"AWS_MIN_TTL": "soon"}, "AWS_MIN_TTL: 'soon'"),
     (["exec", "prod", *TRUE], {"AWS_VAULT_BACKEND": "nonesuch"}, "AWS_VAULT_BACKEND: 'nonesuch'"),
@@ -167,6 +167,7 @@ def test_config_in_a_folder_that_is_closed(vault):
 
 def test_config_that_others_can_write_may_not_steer(vault):
     vault.environ.pop("AWS_ENDPOINT_URL_STS")
+    vault.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
     vault.config("[profile prod]\nendpoint_url = https://evil.example.test\n")
     vault.config_file.chmod(0o666)
     refuse(vault, "exec", "prod", *TRUE, code=2, says="others can have written", hints="chmod")
