@@ -69,9 +69,10 @@ MAX_ITEM_BYTES = 1024 * 1024
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
+MAX_SHARED_TEXT = 1000
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
-BUS_WAIT_SECONDS = 2.0
+BUS_WAIT_SECONDS = 1.8
 BUS_PROBE_SECONDS = 0.5
 
 EXIT_USAGE = 2
@@ -626,7 +627,9 @@ class HolderInfo(Value):
 
     @classmethod
     def parse(cls, text: str) -> HolderInfo:
-        """Read a lock file's text; anything odd counts as nothing known."""
+        """Read a lock file's text; of an odd one nothing is known, so no refusal counts as new."""
+        if not text:
+            return cls()
         try:
             data = parse_json_object(text)
             return cls(
@@ -637,7 +640,7 @@ class HolderInfo(Value):
                 }
             )
         except (ValueError, TypeError):
-            return cls()
+            return cls(refusals=sys.maxsize)
 
 
 class LockTimeout(Exception):
@@ -670,9 +673,8 @@ class Lock:
     """A flock that the kernel releases when the holder dies, whatever kills it.
 
     As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
-    a holder
-    whom this process waited for was refused meanwhile, raises that refusal instead of trying it
-    again.
+    a holder whom this process waited for was refused meanwhile, raises that refusal instead of
+    trying it again. A holder that a signal ended was not refused.
     """
 
     def __init__(self, world: World, name: str, wait: float, shared_refusals: bool) -> None:
@@ -718,12 +720,13 @@ class Lock:
             self.shared_refusals
             and isinstance(error, AwsVaultError)
             and not isinstance(error, NeedsPerson)
+            and error.exit_code < 128
         ):
             self._write(
                 self.info.replace(
                     refusals=self.info.refusals + 1,
-                    message=error.message,
-                    hint=error.hint,
+                    message=error.message[:MAX_SHARED_TEXT],
+                    hint=error.hint[:MAX_SHARED_TEXT],
                     exit_code=error.exit_code,
                 )
             )
@@ -769,13 +772,15 @@ class Lock:
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def _read(self, fd: int) -> HolderInfo:
-        return HolderInfo.parse(os.pread(fd, 4096, 0).decode("utf-8", "replace"))
+        # Only the first line: a shorter text may just be written over a longer one.
+        text = os.pread(fd, 16 * MAX_SHARED_TEXT, 0).decode("utf-8", "replace")
+        return HolderInfo.parse(text.partition("\n")[0])
 
     def _write(self, info: HolderInfo) -> None:
         import json
 
         self.info = info
-        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode()
+        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode() + b"\n"
         try:
             os.pwrite(self.fd, text, 0)
             os.ftruncate(self.fd, len(text))
@@ -2407,6 +2412,10 @@ class NoSuchObject(KeystoreError):
     """The service has no object of that path."""
 
 
+class Unanswered(KeystoreError):
+    """The service hangs, or waits for a person."""
+
+
 class BusTools:
     """A service's tools on a session bus that is surely this user's own.
 
@@ -2436,13 +2445,19 @@ class BusTools:
             raise self._silence(timeout, person) from None
 
     def call(
-        self, path: str, method: str, signature: str = "", *arguments: object, person: bool = False
+        self,
+        path: str,
+        method: str,
+        signature: str = "",
+        *arguments: object,
+        person: bool = False,
+        timeout: float = BUS_WAIT_SECONDS,
     ) -> Any:
         """Call ``interface.method`` of one of the service's objects and return the first result.
 
         NoSuchObject, or a KeystoreError that says what is wrong with the service.
         """
-        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        timeout = PROMPT_WAIT_SECONDS if person else timeout
         try:
             values = self._call(self.service.bus_name, path, method, signature, arguments, timeout)
         except ToolTimeout:
@@ -2493,7 +2508,7 @@ class BusTools:
             self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", method, *asked)
         except AwsVaultError:
             return KeystoreError("the D-Bus session bus does not answer", "log in again")
-        return KeystoreError(
+        return Unanswered(
             f"{title} does not answer (waited {timeout:.0f} seconds)",
             "its daemon hangs, or waits for somebody to answer a window on the desktop;"
             " restart it if it does not",
@@ -2503,6 +2518,8 @@ class BusTools:
         for tool in ("busctl", "gdbus"):
             if self.world.has_program(tool):
                 return tool
+        if not self.world.has_program(self.service.tool):
+            raise self._missing(self.service.tool, self.service.package)
         raise self._missing("busctl", "systemd, or libglib2.0-bin (for gdbus)")
 
     def _call(
@@ -2886,6 +2903,7 @@ class KWalletKeystore(NativeKeystore):
         self.wallet = wallet
         self.folder = folder
         self.bus = BusTools(world, KWALLET)
+        self._opened: int | None = None
 
     def identity(self) -> str:
         return f"kwallet:{self.wallet}:{self.folder}"
@@ -2898,14 +2916,19 @@ class KWalletKeystore(NativeKeystore):
             if not person:
                 raise self._no_wallet()
             return "will ask for a new wallet"
-        if self._call("isOpen", "s", self.wallet):
+        if self._is_open():
             return ""
+        if not person:
+            raise self._locked()
         return "closed"
 
     def _load(self, key: str) -> Item:
         try:
             text = self._query(f"--read-password={key}").output.stripped()
-        except KeystoreError:
+        except Unanswered:
+            # The daemon hangs, or the wallet is closed and KDE asks for its password.
+            if not self._is_open(timeout=BUS_PROBE_SECONDS) and not self.world.can_show():
+                raise self._locked() from None
             text = Secret("")
         # Anything else is a message: no entry, no folder, no wallet, a stream, or a failure.
         if not text.reveal().startswith("{"):
@@ -2936,14 +2959,16 @@ class KWalletKeystore(NativeKeystore):
             if kind:
                 self._on_entry("removeEntry", handle, item.key)
             self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
-        if self._read(handle, item.key) != text:
-            raise KeystoreError("KWallet did not keep what was written", OTHER_KEYSTORE_HINT)
+            self._check_written(handle, item.key, text)
         self._sync(handle)
         return ""
 
     def _write(self, handle: int | None, name: str, text: Secret) -> None:
         self._query(f"--write-password={name}", stdin=text)
-        if self._read(handle, name) != text:
+        self._check_written(handle, name, text)
+
+    def _check_written(self, handle: int | None, name: str, text: Secret) -> None:
+        if Secret(self._on_entry("readPassword", handle, name)) != text:
             raise KeystoreError("KWallet did not take what was written", OTHER_KEYSTORE_HINT)
 
     def _remove(self, key: str) -> None:
@@ -2996,6 +3021,11 @@ class KWalletKeystore(NativeKeystore):
 
         ``create`` has KDE ask a person for a new one. KeystoreError if it stays closed.
         """
+        if self._opened is None:
+            self._opened = self._open(create)
+        return self._opened
+
+    def _open(self, create: bool) -> int | None:
         self._check_enabled()
         person = self.world.can_show()
         if self.wallet not in self._call("wallets"):
@@ -3003,7 +3033,7 @@ class KWalletKeystore(NativeKeystore):
                 return None
             if not person:
                 raise self._no_wallet()
-        elif not person and not self._call("isOpen", "s", self.wallet):
+        elif not person and not self._is_open():
             return self._open_silently()
         handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP, person=person))
         if handle < 0:
@@ -3020,8 +3050,15 @@ class KWalletKeystore(NativeKeystore):
         except KeystoreError:
             handle = -1
         if handle < 0:
-            raise self.bus.locked(f"the wallet {printable(self.wallet)!r}")
+            raise self._locked()
         return handle
+
+    def _is_open(self, timeout: float = BUS_WAIT_SECONDS) -> bool:
+        method = "org.kde.KWallet.isOpen"
+        return bool(self.bus.call(KWALLET_PATH, method, "s", self.wallet, timeout=timeout))
+
+    def _locked(self) -> LockedKeystore:
+        return self.bus.locked(f"the wallet {printable(self.wallet)!r}")
 
     def _no_wallet(self) -> KeystoreError:
         return KeystoreError(
@@ -3398,7 +3435,7 @@ class Pass(Keystore):
     def _explain(self, result: ToolResult) -> KeystoreError:
         import re
 
-        if re.search(PASS_LOCKED, result.errors):
+        if re.search(PASS_LOCKED, result.errors) or self._has_locked_key(result.errors):
             return LockedKeystore(
                 f"{self.name} can't ask for its key's passphrase here: no pinentry, or no terminal",
                 "use a terminal with GPG_TTY=$(tty), or unlock the key first: pass show ENTRY",
@@ -3411,6 +3448,19 @@ class Pass(Keystore):
                 )
         reason = last_line(result.errors) or f"status {result.status}"
         return KeystoreError(f"{self.name} failed: {reason}", OTHER_KEYSTORE_HINT)
+
+    def _has_locked_key(self, errors: str) -> bool:
+        """Tell whether the key is here after all: gpg denies having it when it can't ask for its
+        passphrase."""
+        if "No secret key" not in errors:
+            return False
+        path = os.path.join(self.folder, PASS.init_file)
+        try:
+            ids = self.world.read_file(path, MAX_PASSPHRASE_BYTES).decode("utf-8", "replace")
+            argv = ["gpg", "--batch", "--with-colons", "--list-secret-keys", "--", *ids.split()]
+            return self.world.run(argv, timeout=BUS_WAIT_SECONDS).status == 0
+        except (OSError, ToolError):
+            return False
 
     def _missing(self) -> KeystoreError:
         return KeystoreError(
@@ -3560,6 +3610,12 @@ class Vault:
         """Return the names under which long-lived keys are stored."""
         return [key for key in self.keystore.keys() if is_credential_name(key)]
 
+    def known_profiles(self) -> list[str]:
+        """Return what ``profiles`` does as far as it is remembered, which can be stale; only where
+        nothing is remembered is the keystore asked."""
+        known = self.keystore.known()
+        return self.profiles() if known is None else list(filter(is_credential_name, known))
+
     def tokens(self) -> list[str]:
         """Return the names of stored SSO tokens."""
         return [key for key in self.keystore.keys() if key.startswith(TOKEN_PREFIX)]
@@ -3624,16 +3680,21 @@ class Vault:
         A session that aws-vault wrote has no fingerprint: one from GetSessionToken serves.
         """
         soonest = self.world.now() + min_ttl
-        candidates = [
-            session
-            for session in self.sessions()
-            if session.prefix() == slot.key(0).prefix()
-            and session.expires > soonest.timestamp() - 1
-        ]
-        for session in sorted(candidates, key=lambda session: -session.expires):
-            found = self._read_session(session, fingerprint)
-            if found and found.expiration and found.expiration > soonest:
-                return found
+        tried: set[SessionKey] = set()
+        # What is remembered first: to list the items of a native keystore costs a process or two.
+        for names in (self.keystore.known, self.keystore.keys):
+            candidates = {
+                session
+                for key in names() or ()
+                if key.startswith(slot.key(0).prefix())
+                and (session := SessionKey.parse(key))
+                and session.expires > soonest.timestamp() - 1
+            }
+            for session in sorted(candidates - tried, key=lambda session: -session.expires):
+                found = self._read_session(session, fingerprint)
+                if found and found.expiration and found.expiration > soonest:
+                    return found
+            tried |= candidates
         return None
 
     def _read_session(self, session: SessionKey, fingerprint: str) -> Credentials | None:
@@ -4141,7 +4202,8 @@ class Lookup:
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
         """Return a duration; a bare number is seconds only where the file says it."""
         where = self.find(name)[1]
-        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        in_file = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        bare = in_file and name == "duration_seconds"
         length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
         return Duration(length, where)
 
@@ -4352,17 +4414,109 @@ class Mfa(Value):
     process: str = ""
 
 
-def ask_terminal(world: World, question: str) -> Secret:
+PROMPT_INSTEAD = "give the code with --mfa-token or set mfa_process"
+
+
+def mfa_question(serial: str) -> str:
+    """Return what a person is asked."""
+    return f"MFA code for {printable(serial)}"
+
+
+def ask_terminal(world: World, serial: str) -> Secret:
     """Ask on the controlling terminal; NeedsPerson if there is none."""
-    return world.ask(
-        question,
-        timeout=PROMPT_WAIT_SECONDS,
-        instead="give the code with --mfa-token or set mfa_process",
-    )
+    return world.ask(mfa_question(serial), timeout=PROMPT_WAIT_SECONDS, instead=PROMPT_INSTEAD)
 
 
-# A way to ask is one function above and one row here; the first that can be used is taken.
-PROMPTERS: dict[str, Callable[[World, str], Secret]] = {"terminal": ask_terminal}
+def ask_zenity(world: World, serial: str) -> Secret:
+    """Ask in a window of GNOME's; nothing in the serial is taken for markup or an escape."""
+    text = mfa_question(serial).replace("\\", "\\\\")
+    argv = ["zenity", "--entry", "--no-markup", "--title", "aws-vault", "--text", text]
+    return _ask_program(world, serial, argv)
+
+
+def ask_kdialog(world: World, serial: str) -> Secret:
+    """Ask in a window of KDE's."""
+    argv = ["kdialog", "--inputbox", mfa_question(serial), "--title", "aws-vault"]
+    return _ask_program(world, serial, argv)
+
+
+OSASCRIPT = (
+    "on run argv",
+    'display dialog (item 1 of argv) default answer "" buttons {"OK", "Cancel"} default button 1',
+    "return text returned of result",
+    "end run",
+)
+
+
+def ask_osascript(world: World, serial: str) -> Secret:
+    """Ask in a macOS dialog. The question is an argument, so no serial can be a piece of script."""
+    script = [word for line in OSASCRIPT for word in ("-e", line)]
+    return _ask_program(world, serial, ["osascript", *script, mfa_question(serial)])
+
+
+def ask_ykman(world: World, serial: str) -> Secret:
+    """Have a YubiKey make the code; somebody may have to touch it."""
+    environ = world.environ
+    device = environ.get("YKMAN_OATH_DEVICE_SERIAL", "")
+    old = environ.get("AWS_VAULT_YKMAN_VERSION", "") in ("1", "2", "3")
+    name = environ.get("YKMAN_OATH_CREDENTIAL_NAME") or serial
+    argv = ["ykman", *(["--device", device] if device else []), "oath"]
+    argv += [*([] if old else ["accounts"]), "code", "--single", name]
+    return _ask_program(world, serial, argv, on_terminal=True)
+
+
+def _ask_program(
+    world: World, serial: str, argv: Sequence[str], *, on_terminal: bool = False
+) -> Secret:
+    if not world.may_ask:
+        raise NeedsPerson(f"{mfa_question(serial)}: --no-input forbids asking", PROMPT_INSTEAD)
+    program = argv[0]
+    try:
+        result = world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=on_terminal)
+    except ToolMissing:
+        raise ToolError(f"{program} is not installed", "choose another --prompt") from None
+    except ToolTimeout:
+        raise AwsVaultError(
+            f"nobody answered {program} within {PROMPT_WAIT_SECONDS:.0f} seconds", "try again"
+        ) from None
+    if result.status != 0:
+        reason = last_line(result.errors) or f"it was dismissed (status {result.status})"
+        raise AwsVaultError(f"{program} gave no MFA code: {reason}", "try again")
+    return result.output
+
+
+# A way to ask is one function above and one row here.
+PROMPTERS: dict[str, Callable[[World, str], Secret]] = {
+    "terminal": ask_terminal,
+    "kdialog": ask_kdialog,
+    "osascript": ask_osascript,
+    "zenity": ask_zenity,
+    "ykman": ask_ykman,
+}
+# Never ykman: it would spend a code of the key that happens to be plugged in.
+WINDOW_PROMPTERS = ("kdialog", "osascript", "zenity")
+
+
+def check_prompter(name: str) -> None:
+    """Refuse what is no way to ask (ValueError, UsageError)."""
+    if name == "pass":
+        raise UsageError(
+            "the prompter pass does not exist any more, here as in aws-vault",
+            "write mfa_process = pass otp ENTRY into the profile",
+        )
+    if name not in PROMPTERS:
+        raise ValueError(f"none of {', '.join(PROMPTERS)}")
+
+
+def choose_prompter(world: World, named: str = "") -> str:
+    """Return how to ask: as named, else on the terminal, else in a window if one can be shown."""
+    if named:
+        return named
+    if not world.can_ask() and world.can_show():
+        for name in WINDOW_PROMPTERS:
+            if world.has_program(name):
+                return name
+    return "terminal"
 
 
 class MfaCodes:
@@ -4371,7 +4525,7 @@ class MfaCodes:
     def __init__(self, world: World, given: Secret | None, prompter: str) -> None:
         self.world = world
         self.given = given
-        self.prompter = prompter or "terminal"
+        self.prompter = prompter
 
     def lock(self, mfa: Mfa) -> Lock:
         """Return the lock to hold from asking for a code until it is spent: two roles must not
@@ -4385,7 +4539,7 @@ class MfaCodes:
         elif mfa.process:
             code = self._from_process(mfa)
         else:
-            code = PROMPTERS[self.prompter](self.world, f"MFA code for {printable(mfa.serial)}")
+            code = PROMPTERS[choose_prompter(self.world, self.prompter)](self.world, mfa.serial)
         text = code.reveal().strip()
         if not (text.isascii() and text.isdigit() and len(text) == 6):
             raise AwsVaultError(
@@ -5762,17 +5916,29 @@ class App:
     def vault(self) -> Vault:
         """The vault in the chosen keystore."""
         if self._vault is None:
+            choice = choose_backend(self.world, self.options.store, self.options.backend)
+            if choice.new:
+                self._remember(choice)
             self._vault = Vault(
-                BACKENDS[self.options.backend or "file"](self.world, self.options.store), self.world
+                BACKENDS[choice.backend](self.world, self.options.store), self.world
             )
         return self._vault
+
+    def _remember(self, choice: Choice) -> None:
+        self.world.say(
+            f"using the keystore {choice.backend}, {choice.why}; awsvault backends shows them all"
+        )
+        try:
+            remember_backend(self.world, choice.backend)
+        except (AwsVaultError, OSError) as error:
+            self.world.debug(f"the choice can't be remembered: {error}")
 
     def known_profile(self, name: str) -> str:
         """Return a profile's name: the one given, else $AWS_PROFILE, else ``default`` if that
         exists (UsageError)."""
         environ_name = self.world.environ.get("AWS_PROFILE", "")
         chosen = name or environ_name or "default"
-        if self.config.has_profile(chosen):
+        if self.config.has_profile(chosen) or chosen in self.vault.known_profiles():
             return chosen
         stored = self.vault.profiles()
         if chosen in stored:
@@ -5794,7 +5960,20 @@ class App:
             "session_ttl": duration,
             "chained_session_ttl": duration,
         }
-        return load_profile(self.config, profile, flags, self.world.environ, self.vault.profiles())
+        return self._by_names(
+            lambda stored: load_profile(self.config, profile, flags, self.world.environ, stored)
+        )
+
+    def _by_names(self, decide: Callable[[list[str]], V2]) -> V2:
+        """Decide by the remembered names of stored keys; if that fails, by those that are there."""
+        known = self.vault.known_profiles()
+        try:
+            return decide(known)
+        except AwsVaultError:
+            stored = self.vault.profiles()
+            if sorted(stored) == sorted(known):
+                raise
+            return decide(stored)
 
     def retrieve(
         self,
@@ -5813,7 +5992,15 @@ class App:
         provider = self._planned(target, no_session).provider
         if least and isinstance(provider, SessionProvider) and provider.duration < least:
             raise too_short(target, provider.duration, least)
-        credentials = provider.retrieve(self._tools(mfa_token, least, early))
+        tools = self._tools(mfa_token, least, early)
+        try:
+            credentials = provider.retrieve(tools)
+        except ItemNotFound:
+            # A remembered name may be gone; what is really there makes another plan, or says so.
+            current = plan_chain(target, self.vault.profiles(), no_session=no_session).provider
+            if current == provider:
+                raise
+            credentials = current.retrieve(tools)
         if least and credentials.expiration:
             left = credentials.expiration - self.world.now()
             if left + ANSWER_DELAY < least:
@@ -5827,7 +6014,7 @@ class App:
         return provider.cached(tools) if isinstance(provider, SessionProvider) else None
 
     def _planned(self, target: ProfileConfig, no_session: bool) -> Plan:
-        plan = plan_chain(target, self.vault.profiles(), no_session=no_session)
+        plan = self._by_names(lambda stored: plan_chain(target, stored, no_session=no_session))
         for note in plan.notes:
             self.world.say_once(f"note: {note}")
         self.world.debug(f"chain: {printable(plan.provider.describe())}")
@@ -6301,6 +6488,53 @@ def clear_command(app: App, *, profile: str) -> int:
     return 0
 
 
+def backends_command(app: App, *, use: str) -> int:
+    """Show which keystores can be used and what is in them, or choose one for every later run."""
+    world, settings = app.world, app.options.store
+    if use:
+        refusal = refuse_backend(world, settings, use)
+        if refusal:
+            world.say(f"warning: {use} can't be used now: {refusal.message}")
+        remember_backend(world, use)
+        world.out(f"{use} is used from now on\n")
+        return 0
+    try:
+        choice = choose_backend(world, settings, app.options.backend)
+    except KeystoreError as error:
+        choice = Choice("", "")
+        world.say(f"warning: {error.message}")
+    rows = [("Keystore", "Usable", "Stored", "Chosen")]
+    rows += [_backend_row(world, settings, name, choice) for name in BACKENDS]
+    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
+    for row in rows:
+        line = "".join(cell.ljust(width) for cell, width in zip(row, widths))
+        world.out(line.rstrip() + "\n")
+    return 0
+
+
+def _backend_row(
+    world: World, settings: StoreSettings, name: str, choice: Choice
+) -> tuple[str, str, str, str]:
+    chosen = choice.why if name == choice.backend else ""
+    stored = "-"
+    try:
+        keystore = BACKENDS[name](world, settings)
+        state = keystore.probe()
+        usable = f"yes ({state})" if state else "yes"
+        if not state:  # else listing could ask somebody
+            stored = _count_items(Vault(keystore, world))
+    except AwsVaultError as error:
+        usable = f"no: {error.message}"
+    return name, usable, stored, chosen
+
+
+def _count_items(vault: Vault) -> str:
+    names = vault.keystore.keys()
+    credentials = sum(map(is_credential_name, names))
+    sessions = sum(1 for name in names if SessionKey.parse(name))
+    return f"{credentials} credentials, {sessions} sessions"
+
+
 def version_command(app: App, *, json: bool, verify: bool) -> int:
     """Print the version, every vendored version, or what a check of the packed file against its
     cache found."""
@@ -6375,7 +6609,12 @@ def switch(
 GLOBAL_OPTIONS = (
     switch(("--debug",), "say what happens, without secrets, on standard error"),
     Option(("--backend",), "the keystore", "AWS_VAULT_BACKEND", choices=tuple(BACKENDS)),
-    Option(("--prompt",), "how to ask for a code", "AWS_VAULT_PROMPT", choices=tuple(PROMPTERS)),
+    Option(
+        ("--prompt",),
+        f"how to ask for a code: {', '.join(PROMPTERS)}",
+        "AWS_VAULT_PROMPT",
+        check=check_prompter,
+    ),
     switch(("--input",), "never ask a person ($AWS_VAULT_NO_INPUT)", default=True),
     Option(
         ("--file-dir",),
@@ -6391,6 +6630,30 @@ GLOBAL_OPTIONS = (
         ("--file-passphrase-command",),
         "program that prints the file vault's passphrase ($AWS_VAULT_FILE_PASSPHRASE_COMMAND)",
     ),
+    Option(
+        ("--keychain",),
+        "name of the macOS keychain",
+        "AWS_VAULT_KEYCHAIN_NAME",
+        default=StoreSettings.keychain,
+    ),
+    Option(
+        ("--secret-service-collection",),
+        "keyring of the Secret Service",
+        "AWS_VAULT_SECRET_SERVICE_COLLECTION_NAME",
+        default=StoreSettings.collection,
+    ),
+    Option(
+        ("--kwallet",), "name of KDE's wallet", "AWS_VAULT_KWALLET", default=StoreSettings.kwallet
+    ),
+    Option(
+        ("--kwallet-folder",),
+        "folder in KDE's wallet",
+        "AWS_VAULT_KWALLET_FOLDER",
+        default=StoreSettings.kwallet_folder,
+    ),
+    Option(("--pass-dir",), "folder of the password store", "AWS_VAULT_PASS_PASSWORD_STORE_DIR"),
+    Option(("--pass-cmd",), "name of the pass or passage program", "AWS_VAULT_PASS_CMD"),
+    Option(("--pass-prefix",), "folder in the password store", "AWS_VAULT_PASS_PREFIX"),
     switch(("--version",), "print the version"),
 )
 DURATION_OPTION = Option(
@@ -6442,6 +6705,7 @@ REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
     switch(("--sessions-only", "-s"), "keep the keys", hidden=True),
 )
+BACKENDS_OPTIONS = (Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),)
 VERSION_OPTIONS = (
     switch(("--json",), "with the version of every part"),
     switch(("--verify",), "compare the file with what is unpacked of it"),
@@ -6455,6 +6719,7 @@ COMMANDS = (
     Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
     Command("remove", remove_command, "remove stored keys", PROFILE, REMOVE_OPTIONS, ("rm",)),
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
+    Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
 )
 
@@ -6690,6 +6955,13 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         passphrase,
         command,
         _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
+        keychain=values["keychain"],
+        collection=values["secret_service_collection"],
+        kwallet=values["kwallet"],
+        kwallet_folder=values["kwallet_folder"],
+        pass_dir=values["pass_dir"],
+        pass_cmd=values["pass_cmd"],
+        pass_prefix=values["pass_prefix"],
     )
 
 

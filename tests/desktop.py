@@ -23,6 +23,7 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
   <type>session</type>
   <listen>unix:path={folder}/bus</listen>
   <auth>EXTERNAL</auth>
+  <servicedir>{folder}/services</servicedir>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/>
     <allow eavesdrop="true"/>
@@ -83,9 +84,17 @@ class Desktop:
         self.children.append(child)
         return child
 
-    def start_bus(self):
-        """A bus without service files: nothing starts by itself, and a prompt fails at once."""
+    def start_bus(self, services=None):
+        """A bus that starts nothing by itself but `services` (name -> command): a prompt fails at
+        once."""
         need("dbus-daemon")
+        folder = self.folder / "services"
+        folder.mkdir()
+        for name, command in (services or {}).items():
+            path = shutil.which(command)
+            text = f"[D-BUS Service]\nName={name}\nExec={path}\n"
+            (folder / f"{name}.service").write_text(text)
+        self.environ["QT_QPA_PLATFORM"] = "offscreen"
         config = self.folder / "bus.conf"
         config.write_text(BUS_CONFIG.format(folder=self.folder))
         argv = ["dbus-daemon", "--nofork", f"--config-file={config}", "--print-address=1"]
@@ -133,17 +142,19 @@ class Desktop:
         keyrings.mkdir(parents=True, exist_ok=True)
         (keyrings / "awsvault.keyring").write_text("[keyring]\ndisplay-name=awsvault\n")
 
-    def kwalletd(self, *, password="", enabled=True, wallet="aws-vault"):
+    def kwalletd(self, *, password="", wallet="aws-vault"):
         """kwalletd5 with an open wallet, made as PAM makes one; none if `wallet` is empty."""
         need("kwalletd5", "kwallet-query", "busctl")
-        config = self.home / ".config"
-        config.mkdir(exist_ok=True)
-        (config / "kwalletrc").write_text(KWALLETRC.format(enabled=str(enabled).lower()))
-        self.environ["QT_QPA_PLATFORM"] = "offscreen"
+        self.configure_kwallet(enabled=True)
         daemon = self.start_named("org.kde.kwalletd5", ["kwalletd5"])
         if wallet:
             self.open_wallet(wallet, password)
         return daemon
+
+    def configure_kwallet(self, *, enabled):
+        config = self.home / ".config"
+        config.mkdir(exist_ok=True)
+        (config / "kwalletrc").write_text(KWALLETRC.format(enabled=str(enabled).lower()))
 
     def open_wallet(self, wallet, password):
         folder = self.home / ".local" / "share" / "kwalletd"
@@ -273,11 +284,11 @@ class GoKWallet:
         return sorted(self.call("entryList", "iss", self.handle, "aws-vault", "aws-vault"))
 
 
-def make_gpg_key(folder, environ):
-    """A gpg key without a passphrase, in a home of its own; returns its id."""
+def make_gpg_key(folder, environ, passphrase=""):
+    """A gpg key, without a passphrase if none is given, in a home of its own; returns its id."""
     need("gpg", "gpgconf")
     folder.mkdir(mode=0o700)
-    argv = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    argv = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", passphrase]
     argv += ["--quick-generate-key", "awsvault-test@example.com", "future-default", "default", "0"]
     environ = {**environ, "GNUPGHOME": str(folder)}
     subprocess.run(argv, env=environ, check=True, capture_output=True, timeout=60)

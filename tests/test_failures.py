@@ -89,6 +89,8 @@ CONFIGS = [
      "include_profile names 'prdo'", "did you mean prod"),
     ("a bad duration", "[profile prod]\nduration_seconds = soon\n", "prod", 2,
      r"config, section \[profile prod\], duration_seconds: 'soon'", ""),
+    ("a bare number", "[profile prod]\nsession_ttl = 3600\n", "prod", 2,
+     "session_ttl: '3600' is a number without a unit", "3600s"),
     ("too short", "[profile prod]\nsession_ttl = 14m\n", "prod", 2,
      "session_ttl: 14m0s is out of bounds.*15 minutes", ""),
     ("too long", "[profile prod]\nsession_ttl = 37h\n", "prod", 2, "out of bounds.*36 hours", ""),

@@ -1,0 +1,81 @@
+"""Programs that stand in for the tools of keystores and desktops, and how a test installs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUS_TOOLS = ("secret-tool", "kwallet-query", "busctl", "gdbus")
+
+
+class Fakes:
+    """A folder of stand-ins that is all of PATH, a state that they share, and what they recorded."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.bin = self.folder / "bin"
+        self.home = self.folder / "home"
+        for path in (self.bin, self.home):
+            path.mkdir(mode=0o700)
+        self.log = self.folder / "log"
+        self.log.touch()
+        self.state_file = self.folder / "state.json"
+        self.environ = {
+            "HOME": str(self.home),
+            "PATH": str(self.bin),
+            "LANG": "C.UTF-8",
+            "FAKE_LOG": str(self.log),
+            "FAKE_STATE": str(self.state_file),
+            "FAKE_SECURITY_LOG": str(self.log),
+        }
+        self.listener = None
+        self.set_state({})
+
+    def install(self, *names, source="fake_tools.py"):
+        """Put a stand-in into the PATH under each name."""
+        text = (HERE / source).read_text(encoding="utf-8")
+        for name in names:
+            path = self.bin / name
+            path.write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
+            path.chmod(0o755)
+
+    def script(self, name, text):
+        """Put a shell script into the PATH."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def set_state(self, state):
+        self.state_file.write_text(json.dumps(state))
+
+    def state(self):
+        return json.loads(self.state_file.read_text())
+
+    def listen(self):
+        """A socket of ours that is taken for the session bus."""
+        path = str(self.folder / "bus")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={path}"
+
+    def calls(self):
+        """What was recorded: {"argv": ..., "environ": ...} of every call."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def close(self):
+        if self.listener is not None:
+            self.listener.close()
+
+
+def assert_hidden(calls, *secrets):
+    """No secret stood in an argv or an environment."""
+    for call in calls:
+        for secret in secrets:
+            assert not any(secret in word for word in call["argv"]), call["argv"]
+            values = call.get("environ", os.environ).values()
+            assert not any(secret in value for value in values), call["argv"]

@@ -1,0 +1,270 @@
+"""The product on native keystores: what it costs, how one is chosen, what it says when one fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests import tracing
+from tests.desktop import Desktop, GoSecretService, make_gpg_key, need
+from tests.fake_aws import KEY_ID, SECRET
+
+TOOLS = {b"secret-tool", b"busctl", b"gdbus", b"kwallet-query", b"pass"}
+CONFIG = "[profile prod]\nregion = eu-west-1\n"
+
+
+@pytest.fixture
+def desktop():
+    made = Desktop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def native(cli, desktop):
+    """The product in the desktop's home and on its bus, with no keystore named."""
+
+    def on(backend=None, **environ):
+        cli.home = desktop.home
+        cli.environ.update(desktop.environ)
+        cli.environ.update({"AWS_VAULT_BACKEND": backend, **environ})
+        return cli
+
+    return on
+
+
+@pytest.fixture
+def secret_service(native, desktop):
+    desktop.start_bus()
+    desktop.gnome_keyring()
+    return native("secret-service")
+
+
+@pytest.fixture
+def kwallet(native, desktop):
+    desktop.start_bus()
+    desktop.kwalletd()
+    return native("kwallet")
+
+
+@pytest.fixture
+def password_store(native, desktop):
+    need("pass")
+    folder = desktop.folder / "gpg"
+    key = make_gpg_key(folder, desktop.environ)
+    desktop.environ["GNUPGHOME"] = str(folder)
+    environ = desktop.environ
+    subprocess.run(["pass", "init", key], env=environ, check=True, capture_output=True)
+    yield native("pass")
+    subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=True, timeout=30)
+
+
+def index_of(cli):
+    files = list((cli.home / ".awsvault" / "index").iterdir())
+    assert [oct(path.stat().st_mode & 0o777) for path in files] == ["0o600"] * len(files)
+    return [json.loads(path.read_text()) for path in files]
+
+
+class TestCachedSession:
+    """A hit reads the key and the session: two calls of a tool, no probing, no listing."""
+
+    @pytest.mark.parametrize("backend", ["secret_service", "kwallet", "password_store"])
+    def test_at_most_two_tool_calls_and_no_secret_in_sight(self, request, fake_aws, backend):
+        cli = request.getfixturevalue(backend)
+        cli.config(CONFIG)
+        cli.add()
+        first = cli.exec_environ("prod")
+        made = fake_aws.count()
+        assert made == 1
+        assert cli.exec_environ("prod")["AWS_SESSION_TOKEN"] == first["AWS_SESSION_TOKEN"]
+        assert fake_aws.count() == made
+        if not tracing.available():
+            pytest.skip("no strace")
+        command = ["/bin/true"]
+        argv = [*cli.program, "exec", "prod", "--", *command]
+        traced = tracing.trace(argv, env=cli.environment(), cwd=cli.home)
+        assert traced.code == 0, traced.err
+        names = [one.argv[0].rpartition(b"/")[2] for one in traced.execs if one.started]
+        assert 1 <= len([name for name in names if name in TOOLS]) <= 2, names
+        session = [first["AWS_SECRET_ACCESS_KEY"], first["AWS_SESSION_TOKEN"]]
+        tracing.assert_hidden(traced, [SECRET], command=command, command_secrets=session)
+
+    def test_writing_shows_no_secret_either(self, secret_service):
+        cli = secret_service
+        if not tracing.available():
+            pytest.skip("no strace")
+        env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+        argv = [*cli.program, "add", "prod", "--env"]
+        traced = tracing.trace(argv, env=cli.environment(env), cwd=cli.home)
+        assert traced.code == 0, traced.err
+        tracing.assert_hidden(traced, [SECRET])
+
+    def test_the_index_holds_names_only(self, secret_service):
+        cli = secret_service
+        cli.config(CONFIG)
+        cli.add()
+        environ = cli.exec_environ("prod")
+        (index,) = index_of(cli)
+        assert index["version"] == 1
+        assert sorted(name.partition(",")[0] for name in index["names"]) == [
+            "prod",
+            "sts.GetSessionToken",
+        ]
+        text = json.dumps(index)
+        assert environ["AWS_SESSION_TOKEN"] not in text
+        assert environ["AWS_ACCESS_KEY_ID"] not in text
+        assert KEY_ID not in text
+
+    def test_a_key_that_another_program_took_away_is_gone(self, secret_service, desktop):
+        cli = secret_service
+        cli.config(CONFIG)
+        cli.add()
+        cli.run("list", check=0)
+        go = GoSecretService(desktop)
+        method = "org.freedesktop.Secret.Collection.SearchItems"
+        for path in go.call(go.path, method, "a{ss}", {"profile": "prod"}):
+            go.call(path, "org.freedesktop.Secret.Item.Delete")
+        result = cli.run("exec", "prod", "--", "true", check=1)
+        assert "no credentials are stored for profile 'prod'" in result.err
+        assert "hint: awsvault add prod" in result.err
+
+    def test_a_key_that_another_program_added_is_found(self, secret_service, desktop):
+        cli = secret_service
+        cli.add("dev")
+        cli.run("list", check=0)
+        data = json.dumps({"AccessKeyID": KEY_ID, "SecretAccessKey": SECRET})
+        GoSecretService(desktop).set("prod", wrapper("prod", data))
+        assert cli.exec_environ("prod", "-n")["AWS_ACCESS_KEY_ID"] == KEY_ID
+
+    def test_a_session_that_another_program_took_away_is_made_again(
+        self, secret_service, desktop, fake_aws
+    ):
+        cli = secret_service
+        cli.config(CONFIG)
+        cli.add()
+        cli.exec_environ("prod")
+        other = {"HOME": str(desktop.folder / "other")}
+        (desktop.folder / "other").mkdir(mode=0o700)
+        cli.run("clear", env=other, check=0)
+        cli.exec_environ("prod")
+        assert fake_aws.count() == 2
+
+
+def wrapper(key, data):
+    """An item's JSON as aws-vault writes it."""
+    import base64
+
+    encoded = base64.b64encode(data.encode()).decode()
+    members = {
+        "Key": key,
+        "Data": encoded,
+        "Label": f"aws-vault ({key})",
+        "Description": "",
+        "KeychainNotTrustApplication": True,
+        "KeychainNotSynchronizable": False,
+    }
+    return json.dumps(members, separators=(",", ":"))
+
+
+class TestChoosing:
+    def test_the_first_usable_is_said_and_remembered(self, native, desktop):
+        desktop.start_bus()
+        desktop.gnome_keyring()
+        cli = native()
+        first = cli.add()
+        assert "awsvault: using the keystore secret-service" in first.err
+        assert first.err.count("\n") == 1
+        state = desktop.home / ".awsvault" / "state.json"
+        assert json.loads(state.read_text()) == {"version": 1, "backend": "secret-service"}
+        assert state.stat().st_mode & 0o777 == 0o600
+        assert cli.run("list", check=0).err == ""
+        assert not (desktop.home / ".awsvault" / "keys").exists()
+
+    def test_a_dead_bus_tomorrow_is_an_error_and_no_second_vault(self, native, desktop):
+        bus = desktop.start_bus()
+        desktop.gnome_keyring()
+        cli = native()
+        cli.add()
+        bus.kill()
+        bus.wait()
+        keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+        result = cli.run("add", "dev", "--env", env=keys, check=1)
+        assert "the D-Bus session bus can't be used: nobody answers at" in result.err
+        assert "hint:" in result.err
+        assert not (desktop.home / ".awsvault" / "keys").exists()
+
+    def test_nothing_else_here_means_file(self, native):
+        cli = native(DBUS_SESSION_BUS_ADDRESS=None)
+        assert "using the keystore file" in cli.add().err
+        assert (cli.home / ".awsvault" / "keys" / "prod").exists()
+
+    def test_a_vault_with_items_means_file(self, native, desktop):
+        desktop.start_bus()
+        desktop.gnome_keyring()
+        cli = native("file")
+        cli.add()
+        cli.environ["AWS_VAULT_BACKEND"] = None
+        result = cli.run("list", check=0)
+        assert result.err == ""
+        assert "prod" in result.out
+
+    def test_the_flag_means_exactly_that_one(self, native):
+        cli = native(DBUS_SESSION_BUS_ADDRESS=None)
+        for arguments, env in (
+            (["--backend=secret-service"], {}),
+            ([], {"AWS_VAULT_BACKEND": "secret-service"}),
+        ):
+            result = cli.run(*arguments, "list", env=env, check=1)
+            assert "there is no D-Bus session bus here" in result.err
+        assert not (cli.home / ".awsvault" / "state.json").exists()
+
+    def test_use_changes_it(self, native, desktop):
+        cli = native(DBUS_SESSION_BUS_ADDRESS=None)
+        cli.run("backends", "--use", "pass", check=0)
+        result = cli.run("list", check=0)
+        assert result.err == ""
+        result = cli.run("backends", "--use", "file", check=0)
+        assert result.out == "file is used from now on\n"
+        cli.add()
+        assert (cli.home / ".awsvault" / "keys" / "prod").exists()
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '{"version":2,"backend":"file"}', '{"version":1,"backend":"x"}']
+    )
+    def test_a_state_file_that_is_not_understood_is_an_error(self, native, text):
+        cli = native(DBUS_SESSION_BUS_ADDRESS=None)
+        folder = cli.home / ".awsvault"
+        folder.mkdir(mode=0o700)
+        (folder / "state.json").write_text(text)
+        result = cli.run("list", check=1)
+        assert "state.json" in result.err
+        assert "hint: awsvault backends --use NAME" in result.err
+        cli.run("backends", check=0)
+        cli.run("backends", "--use", "file", check=0)
+        cli.run("list", check=0)
+
+    def test_the_table(self, native, desktop):
+        desktop.start_bus()
+        desktop.gnome_keyring()
+        cli = native()
+        cli.add()
+        lines = cli.run("backends", check=0).out.splitlines()
+        rows = {line.split()[0]: line for line in lines}
+        assert list(rows) == [
+            "Keystore", "keychain", "secret-service", "kwallet", "pass", "passage", "file",
+        ]  # fmt: skip
+        assert "yes" in rows["secret-service"]
+        assert "1 credentials, 0 sessions" in rows["secret-service"]
+        assert "remembered in ~/.awsvault/state.json" in rows["secret-service"]
+        assert "no: security is not installed" in rows["keychain"]
+        assert "no:" in rows["kwallet"]
+        assert "0 credentials, 0 sessions" in rows["file"]
+        named = cli.run("backends", "--backend", "file", check=0).out.splitlines()[-1]
+        assert "named by --backend" in named
+
+    def test_the_table_is_no_choice(self, native):
+        cli = native(DBUS_SESSION_BUS_ADDRESS=None)
+        assert "the first that can be used here" in cli.run("backends", check=0).out
+        assert not (cli.home / ".awsvault").exists()
