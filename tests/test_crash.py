@@ -109,7 +109,7 @@ def test_exec_that_stores_sessions(vault, fake_aws, tmp_path):
             data = json.loads(one["items"][name])
             assert fake_aws.sessions[data["AccessKeyId"]].token == data["SessionToken"]
     assert len(sessions_in(states[-1])) == 1
-    assert doors(states) >= WRITING | {"read_file", "load_libraries"}
+    assert doors(states) >= WRITING | {"read_file", "load_library"}
 
 
 def test_reading_a_weak_item_makes_it_stronger_or_leaves_it(vault, tmp_path):

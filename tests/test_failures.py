@@ -119,6 +119,7 @@ CONFIGS = [
 )
 def test_config(vault, fake_aws, config, profile, code, says, hints):
     vault.environ.pop("AWS_ENDPOINT_URL_STS")
+    vault.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"  # whatever happens, not to AWS
     vault.config(config.format(arn=arn("admin"), mfa=MFA_SERIAL))
     refuse(vault, "exec", profile, *TRUE, code=code, says=says, hints=hints)
     assert fake_aws.calls == []
@@ -126,7 +127,8 @@ def test_config(vault, fake_aws, config, profile, code, says, hints):
 
 FLAGS = [
     (["exec", "prod", "-d", "14m", *TRUE], {}, "out of bounds"),
-    (["exec", "prod", "-d", "3600", *TRUE], {}, "is a number without a unit"),
+    (["exec", "prod", "-d", "3600", *TRUE], {}, "--duration: '3600' is a number without a unit"),
+    (["exec", "prod", *TRUE], {"AWS_SESSION_TOKEN_TTL": "3600"}, "'3600' is a number without"),
     (["exec", "prod", *TRUE], {"AWS_SESSION_TOKEN_TTL": "soon"}, "AWS_SESSION_TOKEN_TTL: 'soon'"),
     (["exec", "prod", *TRUE], {"AWS_MIN_TTL": "soon"}, "AWS_MIN_TTL: 'soon'"),
     (["exec", "prod", *TRUE], {"AWS_VAULT_BACKEND": "nonesuch"}, "AWS_VAULT_BACKEND: 'nonesuch'"),
@@ -167,6 +169,7 @@ def test_config_in_a_folder_that_is_closed(vault):
 
 def test_config_that_others_can_write_may_not_steer(vault):
     vault.environ.pop("AWS_ENDPOINT_URL_STS")
+    vault.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
     vault.config("[profile prod]\nendpoint_url = https://evil.example.test\n")
     vault.config_file.chmod(0o666)
     refuse(vault, "exec", "prod", *TRUE, code=2, says="others can have written", hints="chmod")
