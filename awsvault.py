@@ -6417,10 +6417,19 @@ class CredentialServer:
         source = self.source
         alive = source and source.expiration and (source.expiration - now).total_seconds() > 60
         if alive and self.state.links:
-            task = {"source": credentials_members(source), "links": self.state.links}
-            self._start(self.main, task, whole=False)
+            self._start(
+                self.main,
+                {"source": credentials_members(source), "links": self.state.links},
+                whole=False,
+            )
         else:
-            self._start(self.main, {**self.state.remake, "quiet": self.quiet}, whole=True)
+            held = self.main.current.expiration if self.main.current else None
+            until = format_time(held) if held else ""
+            self._start(
+                self.main,
+                {**self.state.remake, "quiet": self.quiet, "held_until": until},
+                whole=True,
+            )
 
     def _renew_role(self, arn: str, holding: Holding) -> None:
         """Start to fetch a role's credentials from those that are served."""
@@ -6618,7 +6627,9 @@ def start_server(world: World, state: ServerState, port: ServerPort) -> None:
     descriptors += [fd if fd >= 0 else null for fd in (watched, board)]
     try:
         world.spawn_detached(
-            [*world.self_command(bare=True), SERVE_COMMAND], server_environ(world), descriptors
+            [*world.self_command(bare=True), SERVE_COMMAND, str(state.pid)],
+            server_environ(world),
+            descriptors,
         )
     finally:
         for fd in {source, null, watched, board} - {-1}:
@@ -7961,8 +7972,8 @@ def other_role(target: ProfileConfig) -> AssumeRole:
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
 
-def run_server(app: App) -> int:
-    """Be the server of a command (hidden)."""
+def run_server(app: App, *, pid: str) -> int:  # noqa: ARG001
+    """Be the server of a command (hidden). ``pid`` is for whoever looks at a list of processes."""
     serve(app.world)
     return 0
 
@@ -7985,7 +7996,8 @@ class CarefulCodes(MfaCodes):
         self.asked = False
 
     def code(self, mfa: Mfa) -> Secret:
-        if self.quiet or (self.prompter == "terminal" and not mfa.process):
+        chosen = choose_prompter(self.world, self.prompter)
+        if self.quiet or (chosen == "terminal" and not mfa.process):
             raise NeedsPerson(f"MFA code for {printable(mfa.serial)}: nobody is asked now")
         self.asked = True
         return super().code(mfa)
@@ -8053,6 +8065,8 @@ def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, obj
         source = None
         quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
         current = plan_chain(target, stored).provider.retrieve(app.tools(quiet))
+        if current.expiration and format_time(current.expiration) <= task.get("held_until", ""):
+            raise
     return {"current": credentials_members(current), "source": credentials_members(source)}
 
 
@@ -8359,7 +8373,7 @@ COMMANDS = (
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
-    Command(SERVE_COMMAND, run_server, "be the server of a command", hidden=True),
+    Command(SERVE_COMMAND, run_server, "be the server of a command", ("pid",), hidden=True),
     Command(RENEW_COMMAND, renew_command, "fetch credentials for a server", hidden=True),
 )
 

@@ -18,6 +18,7 @@ from awsvault import Credentials, Secret, ServerMode
 HOUR = 3600
 TOKEN = "dummy-token-for-tests-0123456789"
 LINUX = os.path.isdir("/proc/self")
+REMAKE = {"profile": "admin", "duration": "", "region": ""}
 ROLE = "arn:aws:iam::111111111111:role/other"
 
 
@@ -94,7 +95,7 @@ class Served:
             profile="admin", region="eu-west-1", token=Secret(TOKEN), hosts=(self.host,), life=life,
             current=credentials(world, left) if left else None, source=made,
             links=({"role_arn": "arn:aws:iam::111111111111:role/admin"},) if links else (),
-            role={"seconds": HOUR}, remake={"profile": "admin", "duration": "", "region": ""},
+            role={"seconds": HOUR}, remake=REMAKE,
             renewer=("renew",),
         )  # fmt: skip
         strict = (self.state.pid, self.state.started) if self.mode.strict_peer else None
@@ -784,7 +785,7 @@ def test_when_the_source_session_has_ended_the_vault_is_asked(make, world):
     served = make(source=HOUR)
     world.advance(HOUR - 30)
     served.house()
-    assert world.tasks == [{"profile": "admin", "duration": "", "region": "", "quiet": False}]
+    assert world.tasks == [{**REMAKE, "quiet": False, "held_until": "2030-01-01T01:00:00Z"}]
     world.reply(fetched(world, HOUR, source=credentials(world, 8 * HOUR, "SRC2")))
     served.hear()
     world.advance(HOUR - 900)
@@ -807,7 +808,7 @@ def test_a_profile_without_a_role_is_served_the_session_itself(make, world):
     served = make(links=False, life=8 * HOUR, left=8 * HOUR)
     world.advance(8 * HOUR - 900)
     served.house()
-    assert world.tasks == [{"profile": "admin", "duration": "", "region": "", "quiet": False}]
+    assert world.tasks == [{**REMAKE, "quiet": False, "held_until": "2030-01-01T08:00:00Z"}]
 
 
 def test_a_cancelled_prompt_is_not_opened_again_and_a_later_session_is_adopted(make, world):
