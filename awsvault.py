@@ -5989,7 +5989,8 @@ class Connection:
     """
 
     __slots__ = (
-        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "sock",
+        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "served",
+        "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: tuple[str, int], deadline: float) -> None:
@@ -6001,7 +6002,14 @@ class Connection:
         self.draining = False
         self.drained = 0
         self.keep = True
+        self.served = False
         self.parked: tuple[Holding, bool] | None = None
+
+    def worth(self) -> tuple[int, float]:
+        """Return which connection to give up first: one that is kept for nothing, then the one
+        that has said the least for the longest time, last one that waits for us."""
+        idle = self.served and not self.data
+        return (0 if idle else 2 if self.parked else 1, self.deadline)
 
 
 class Renewal(Value):
@@ -6143,8 +6151,7 @@ class CredentialServer:
         except OSError:
             return  # gone already, or out of descriptors until some connection ends
         if len(self.connections) >= MAX_CONNECTIONS:
-            # The one that would be given up first: it says nothing, or nothing more.
-            self._close(min(self.connections.values(), key=lambda other: other.deadline))
+            self._close(min(self.connections.values(), key=Connection.worth))
         deadline = self.world.monotonic() + HEAD_SECONDS
         connection = Connection(sock, peer, deadline)
         fd = sock.fileno()
@@ -6220,7 +6227,7 @@ class CredentialServer:
         answer = format_answer(
             status, body, kind, self._date(), keep=connection.keep, headers=headers
         )
-        connection.data = b""
+        connection.data, connection.served = b"", True
         connection.deadline = self.world.monotonic() + IDLE_SECONDS
         try:
             sent = connection.sock.send(answer, socket.MSG_DONTWAIT)

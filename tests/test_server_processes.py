@@ -95,19 +95,25 @@ def test_the_command_has_no_child_and_no_descriptor_of_ours_but_the_port(ready):
 
 
 def test_a_hangup_that_nohup_ignores_ends_neither(ready):
-    command = Command(ready, "--server", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    command = Command(
+        ready, "--server", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
     os.killpg(command.process.pid, signal.SIGHUP)
     assert command.ask()[0] == 200
     assert command.end() == 0
 
 
 def test_a_caller_that_ignores_its_children_is_no_hindrance(ready):
-    command = Command(ready, "--server", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    command = Command(
+        ready, "--server", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    )
     assert command.ask()[0] == 200
 
 
 def test_job_control_is_the_shells(ready):
-    line = " ".join([*ready.program, "exec", "--server", "prod", "--", "sh", "-c", "'echo ready; cat'"])
+    line = " ".join(
+        [*ready.program, "exec", "--server", "prod", "--", "sh", "-c", "'echo ready; cat'"]
+    )
     environ = ready.environment({"PS1": "shell> ", "TERM": "dumb"})
     with Terminal(["bash", "--norc", "--noprofile", "-i"], env=environ) as shell:
         shell.expect("shell> ")
@@ -144,12 +150,17 @@ def test_ctrl_c_reaches_the_command_alone(ready):
 
 def status_of(pid):
     text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    return {
+        name: value.strip()
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+    }
 
 
 def test_the_server_is_nobodys_child_in_a_session_of_its_own(ready):
     command = Command(ready, "--server")
-    fields = Path(f"/proc/{command.server}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    fields = (
+        Path(f"/proc/{command.server}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    )
     parent, group, session, terminal = map(int, fields[1:5])
     assert parent != command.process.pid
     assert session != os.getsid(command.process.pid)
@@ -316,7 +327,10 @@ def test_strict_peer_serves_the_command_and_refuses_an_unrelated_process(ready):
     assert command.environ["status"] == "200"
     assert command.ask() == (403, {"Message": "access denied for this user or process"})
     child = "import subprocess, sys; print(subprocess.run([sys.executable, '-c', %r], capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout, flush=True)"
-    assert Command(ready, "--server", "--strict-peer", code=child % ASK_ITSELF).environ["status"] == "200"
+    assert (
+        Command(ready, "--server", "--strict-peer", code=child % ASK_ITSELF).environ["status"]
+        == "200"
+    )
 
 
 # ======================================================================
@@ -421,7 +435,17 @@ def typed_into(terminal):
 def test_a_renewal_that_needs_mfa_says_so_and_takes_no_keystroke(by_command, fake_aws):
     by_command.mfa_config()
     fake_aws.lifetime = 900
-    line = ["exec", "--server", "--mfa-token", MFA_CODES[0], "prod", "--", sys.executable, "-c", KEYS]
+    line = [
+        "exec",
+        "--server",
+        "--mfa-token",
+        MFA_CODES[0],
+        "prod",
+        "--",
+        sys.executable,
+        "-c",
+        KEYS,
+    ]
     with by_command.terminal(*line, size=(24, 300)) as terminal:
         terminal.expect("reading")
         terminal.expect("run awsvault exec prod in another terminal to renew")

@@ -162,7 +162,10 @@ class Served:
 
     def metadata_token(self, seconds="300", **headers):
         status, _, body = self.ask(
-            "/latest/api/token", method="PUT", X_aws_ec2_metadata_token_ttl_seconds=seconds, **headers
+            "/latest/api/token",
+            method="PUT",
+            X_aws_ec2_metadata_token_ttl_seconds=seconds,
+            **headers,
         )
         assert status == 200
         return body.decode()
@@ -445,7 +448,9 @@ def test_browsers_proxies_and_other_hosts_are_refused(served, path, headers):
     assert b"ASIA" not in body
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
+@pytest.mark.parametrize(
+    "method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"]
+)
 def test_only_get(served, method):
     status, headers, _ = served.ask(method=method, Authorization=TOKEN)
     assert (status, headers["allow"]) == (405, "GET")
@@ -535,10 +540,18 @@ def test_an_idle_kept_connection_is_closed_later(served, world):
 
 def test_connections_are_bounded_and_a_crowd_keeps_nobody_out(served):
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(served.connect()) for _ in range(awsvault.MAX_CONNECTIONS + 40)]
+        crowd = [
+            stack.enter_context(served.connect()) for _ in range(awsvault.MAX_CONNECTIONS + 40)
+        ]
         assert served.container()[0] == 200
         assert len(served.server.connections) <= awsvault.MAX_CONNECTIONS
         assert len(crowd) > awsvault.MAX_CONNECTIONS
+
+
+def test_a_crowd_of_kept_connections_makes_room_for_new_ones(served):
+    with contextlib.ExitStack() as stack:
+        for _ in range(awsvault.MAX_CONNECTIONS * 2):
+            assert served.container(sock=stack.enter_context(served.connect()))[0] == 200
 
 
 def test_a_client_that_never_takes_its_answers_is_cut_off(served):
@@ -587,8 +600,20 @@ def ask_as(served, uid, family, request):
     import subprocess
     import sys
 
-    line = [sys.executable, "-I", "-S", "-c", ASK, str(uid), family, str(served.port.number), request]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    line = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        ASK,
+        str(uid),
+        family,
+        str(served.port.number),
+        request,
+    ]
+    return subprocess.run(
+        line, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
 
 
 @linux
@@ -712,7 +737,12 @@ def test_stale_but_valid_is_served_while_renewal_runs_or_fails(make, world):
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [({}, 503), ({"person": True}, 503), ({"never": True}, 403), ({"restart": True, "person": True}, 403)],
+    [
+        ({}, 503),
+        ({"person": True}, 503),
+        ({"never": True}, 403),
+        ({"restart": True, "person": True}, 403),
+    ],
 )
 def test_5xx_means_not_now_and_4xx_never(make, world, failure, status):
     served = make(left=0)
@@ -850,7 +880,9 @@ def test_a_vault_that_does_not_open_alone_is_not_tried_again(make, world):
     world.advance(600)
     served.house()
     assert len(world.tasks) == 1
-    assert world.notices == ["the session of 'admin' can't be renewed: restart the command to renew"]
+    assert world.notices == [
+        "the session of 'admin' can't be renewed: restart the command to renew"
+    ]
 
 
 def test_trouble_with_aws_is_told_when_little_is_left(make, world):
@@ -865,7 +897,9 @@ def test_trouble_with_aws_is_told_when_little_is_left(make, world):
     assert world.notices == ["the session of 'admin' can't be renewed for now: something failed"]
 
 
-@pytest.mark.parametrize("answer", ["", "no JSON", "{}", '{"current": null}', '{"failure": {"x": 1}}'])
+@pytest.mark.parametrize(
+    "answer", ["", "no JSON", "{}", '{"current": null}', '{"failure": {"x": 1}}']
+)
 def test_a_child_that_dies_or_talks_nonsense_changes_nothing(make, world, answer):
     served = make()
     world.advance(HOUR - 900)
@@ -1029,7 +1063,9 @@ def test_no_port_is_one_clear_error(monkeypatch):
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    with pytest.raises(awsvault.AwsVaultError, match="no local port for the server: address already"):
+    with pytest.raises(
+        awsvault.AwsVaultError, match="no local port for the server: address already"
+    ):
         awsvault.ServerPort()
 
 
@@ -1095,7 +1131,9 @@ def test_a_server_uses_the_session_that_exec_made_where_it_is_the_same():
 
 def test_a_session_that_aws_vault_would_not_make_is_not_filed_as_its_own():
     session, _ = awsvault.split_chain(
-        awsvault.plan_chain(role("admin", KEYS, mfa_serial=MFA), ["prod"], always_session=True).provider
+        awsvault.plan_chain(
+            role("admin", KEYS, mfa_serial=MFA), ["prod"], always_session=True
+        ).provider
     )
     assert session.slot.type.startswith("awsvault.")
 
