@@ -69,6 +69,7 @@ MAX_ITEM_BYTES = 1024 * 1024
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
+MAX_SHARED_TEXT = 1000
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
 BUS_WAIT_SECONDS = 1.8
@@ -626,7 +627,9 @@ class HolderInfo(Value):
 
     @classmethod
     def parse(cls, text: str) -> HolderInfo:
-        """Read a lock file's text; anything odd counts as nothing known."""
+        """Read a lock file's text; of an odd one nothing is known, so no refusal counts as new."""
+        if not text:
+            return cls()
         try:
             data = parse_json_object(text)
             return cls(
@@ -637,7 +640,7 @@ class HolderInfo(Value):
                 }
             )
         except (ValueError, TypeError):
-            return cls()
+            return cls(refusals=sys.maxsize)
 
 
 class LockTimeout(Exception):
@@ -670,9 +673,8 @@ class Lock:
     """A flock that the kernel releases when the holder dies, whatever kills it.
 
     As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
-    a holder
-    whom this process waited for was refused meanwhile, raises that refusal instead of trying it
-    again.
+    a holder whom this process waited for was refused meanwhile, raises that refusal instead of
+    trying it again. A holder that a signal ended was not refused.
     """
 
     def __init__(self, world: World, name: str, wait: float, shared_refusals: bool) -> None:
@@ -718,12 +720,13 @@ class Lock:
             self.shared_refusals
             and isinstance(error, AwsVaultError)
             and not isinstance(error, NeedsPerson)
+            and error.exit_code < 128
         ):
             self._write(
                 self.info.replace(
                     refusals=self.info.refusals + 1,
-                    message=error.message,
-                    hint=error.hint,
+                    message=error.message[:MAX_SHARED_TEXT],
+                    hint=error.hint[:MAX_SHARED_TEXT],
                     exit_code=error.exit_code,
                 )
             )
@@ -769,13 +772,15 @@ class Lock:
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def _read(self, fd: int) -> HolderInfo:
-        return HolderInfo.parse(os.pread(fd, 4096, 0).decode("utf-8", "replace"))
+        # Only the first line: a shorter text may just be written over a longer one.
+        text = os.pread(fd, 16 * MAX_SHARED_TEXT, 0).decode("utf-8", "replace")
+        return HolderInfo.parse(text.partition("\n")[0])
 
     def _write(self, info: HolderInfo) -> None:
         import json
 
         self.info = info
-        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode()
+        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode() + b"\n"
         try:
             os.pwrite(self.fd, text, 0)
             os.ftruncate(self.fd, len(text))
@@ -1043,11 +1048,12 @@ class World:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
 
-    def write_new(self, path: str, data: bytes) -> None:
-        """Make a new file, 0600 from birth, with some content."""
+    def write_new(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Make a new file, 0600 from birth, with some content; ``mode`` is for when it is whole."""
         fd = self.create_file(path)
         try:
             self.write_file(fd, data)
+            os.fchmod(fd, mode)
         finally:
             os.close(fd)
 
@@ -1720,21 +1726,58 @@ class World:
 
     def ask_privately(self, folder: str, question: bytes) -> bytes:
         """Return what the process that listens in a folder of ours answers; nothing without one."""
-        import socket
-
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.chdir(folder)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(SOCKET_SECONDS)
-                connection.connect(SOCKET_NAME)
-                connection.sendall(question + b"\n")
-                return b"".join(iter(lambda: connection.recv(65536), b""))
+            return self.ask_socket(SOCKET_NAME, question)
         except OSError:
             return b""
         finally:
             os.fchdir(here)
             os.close(here)
+
+    def ask_socket(self, path: str, question: bytes) -> bytes:
+        """Return what the process that listens at a path answers; nothing if there is none."""
+        import socket
+
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                connection.connect(path)
+                connection.sendall(question + b"\n")
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return b""
+
+    def accepts(self, host: str, port: int, seconds: float, question: bytes = b"") -> bool:
+        """Tell whether a connection is taken and, if something is asked, answered in time."""
+        import socket
+
+        try:
+            with socket.create_connection((host, port), seconds) as connection:
+                connection.sendall(question)
+                return not question or bool(connection.recv(1))
+        except OSError:
+            return False
+
+    def is_root_s(self, path: str) -> bool:
+        """Tell whether only root can have made and written something; OSError if it is missing."""
+        state = os.stat(path, follow_symlinks=False)
+        return state.st_uid == 0 and not state.st_mode & 0o022
+
+    def make_root_s_folder(self, path: str) -> None:
+        """Make a folder that all may look into and only root may write to."""
+        try:
+            os.mkdir(path, 0o755)
+            os.chmod(path, 0o755)
+        except FileExistsError:
+            if not self.is_root_s(path):
+                raise AwsVaultError(f"{printable(path)} is not root's alone") from None
+
+    def give_away(self, path: str, uid: int, gid: int) -> None:
+        """Make a file another user's, and nobody else's."""
+        os.chmod(path, 0o600)
+        os.chown(path, uid, gid, follow_symlinks=False)
 
     def peer_is_ours(self, connection: socket.socket) -> bool:
         """Tell whether the process at a private socket's other end is this user's."""
@@ -1745,6 +1788,58 @@ class World:
             return True  # the folder is ours alone
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return bool(struct.unpack("iII", told)[1] == self.uid())
+
+    def fork_child(self, work: Callable[[], object], keep: Iterable[int]) -> int:
+        """Run ``work()`` in a child with no descriptors but ``keep``; the caller waits for it."""
+        pid = os.fork()
+        if pid == 0:
+            # Whatever happens, nothing of the caller's may run a second time in here.
+            try:
+                self._close_all_but(set(keep))
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        return pid
+
+    def wait_for_child(self, pid: int) -> None:
+        """Wait for a child; being told to end ends the child first."""
+        import signal
+
+        def end(_number: int, _frame: object) -> None:
+            self.signal_process(pid, signal.SIGTERM)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, end)
+        os.waitpid(pid, 0)
+
+    def interrupt_on_signals(self) -> None:
+        """Let SIGTERM and SIGHUP end this process as Ctrl-C does: what is open is closed."""
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
+
+    def signal_process(self, pid: int, number: int) -> None:
+        """Send a signal; a process that has ended is no error (AwsVaultError if it is not ours)."""
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            raise AwsVaultError(f"process {pid} is another user's", "use sudo") from None
+
+    def become_user(self, uid: int, gid: int) -> None:
+        """Give up root's rights for good."""
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+
+    def wait_readable(self, fds: Iterable[int], timeout: float | None = None) -> list[int]:
+        """Wait for descriptors (-1: none) for so many seconds; return those to read from."""
+        import select
+
+        return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
 
     # -- what a command leaves behind ----------------------------------------
 
@@ -4366,7 +4461,8 @@ class Lookup:
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
         """Return a duration; a bare number is seconds only where the file says it."""
         where = self.find(name)[1]
-        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        in_file = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        bare = in_file and name == "duration_seconds"
         length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
         return Duration(length, where)
 
@@ -5549,6 +5645,7 @@ class ServerMode(Value):
     imds_any_user: bool = False
     strict_peer: bool = False
     check_peer: bool = True
+    link_local: bool = False
 
 
 class ServerState(Value):
@@ -5837,11 +5934,19 @@ class PeerCheck:
     sockets.
     """
 
-    def __init__(self, world: World, port: int, *, strict: tuple[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        port: int,
+        *,
+        strict: tuple[int, str] | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         import socket
 
         self.world = world
         self.port = port
+        self.address = address
         self.strict = strict
         self.sequence = 0
         self.netlink = socket.socket(
@@ -5868,7 +5973,7 @@ class PeerCheck:
 
         self.sequence += 1
         ends = struct.pack("!HH", peer[1], self.port) + b"".join(
-            socket.inet_aton(address).ljust(16, b"\0") for address in (peer[0], LOOPBACK)
+            socket.inet_aton(address).ljust(16, b"\0") for address in (peer[0], self.address)
         )
         # struct inet_diag_req_v2 of linux/inet_diag.h: any state, one socket by its four numbers.
         body = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ends
@@ -6688,17 +6793,13 @@ def keep_for_command(
     Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
     of its own, and reports when it is there.
     """
-    import select
-
     world.harden()
     with world.listen_privately(folder) as listener:
         report(b"ready")
         pid, started = process
         fd = world.ending_descriptor(pid)
         while world.process_started(pid) == started:
-            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
-            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
-            if listener.fileno() in ready:
+            if listener.fileno() in world.wait_readable([listener.fileno(), fd], LOOK_SECONDS):
                 hand_over(world, listener, documents)
         world.remove_run_folder(folder)
 
@@ -6713,6 +6814,422 @@ def hand_over(world: World, listener: socket.socket, documents: Mapping[str, Sec
                 connection.sendall(documents.get(name, Secret("")).reveal_bytes())
     except OSError:
         return  # a client that went away, or never asked
+
+
+# -- instance metadata at its own address ----------------------------------------------------
+
+LINK_LOCAL = "169.254.169.254"
+LINK_LOCAL_PORT = 80
+MAX_RELAYED = 64
+RELAY_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+# Only root can make it there, so what it says of a running proxy is root's word.
+LINK_LOCAL_FOLDER = "/var/run/awsvault" if sys.platform == "darwin" else "/run/awsvault"
+LINK_LOCAL_STATE = f"{LINK_LOCAL_FOLDER}/link-local.json"
+LINK_LOCAL_CONTROL = f"{LINK_LOCAL_FOLDER}/link-local"
+PROXY_COMMAND = "proxy"
+# Where a machine says that it is Amazon's, and how such a text begins.
+MACHINE_FILES = (
+    ("/sys/class/dmi/id/sys_vendor", "amazon ec2"),
+    ("/sys/class/dmi/id/bios_vendor", "amazon ec2"),
+    ("/sys/class/dmi/id/product_uuid", "ec2"),
+    ("/sys/class/dmi/id/board_asset_tag", "i-"),
+    ("/sys/hypervisor/uuid", "ec2"),
+)
+# Root's tools are not looked for on anybody's PATH.
+ADDRESS_TOOLS = ("/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip", "/sbin/ifconfig")
+# How they add the address to the loopback device, and remove it: only this host has it then.
+ALIAS_WORDS = {
+    "linux": (
+        ["addr", "add", f"{LINK_LOCAL}/32", "dev", "lo"],
+        ["addr", "del", f"{LINK_LOCAL}/32", "dev", "lo"],
+    ),
+    "darwin": (
+        ["lo0", "alias", LINK_LOCAL, "netmask", "255.255.255.255"],
+        ["lo0", "-alias", LINK_LOCAL],
+    ),
+}
+
+
+class Life(Value):
+    """A process: its id, and its start time, which tells it from a later one with this id."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def parse(cls, text: str) -> Life:
+        """Read ``PID-START``; ValueError otherwise."""
+        pid, _, started = text.partition("-")
+        if not (pid.isascii() and pid.isdigit() and started.isascii() and started.isalnum()):
+            raise ValueError("no process's id and start time")
+        return cls(int(pid), started)
+
+    def __str__(self) -> str:
+        return f"{self.pid}-{self.started}"
+
+    def lasts(self, world: World) -> bool:
+        """Tell whether it has not ended."""
+        return world.process_started(self.pid) == self.started
+
+
+def life_of(world: World, pid: int) -> Life:
+    """Return a running process's id and start time."""
+    return Life(pid, world.process_started(pid))
+
+
+class ProxyState(Value):
+    """What root wrote of a link-local proxy: its two processes, whose it is, what it added."""
+
+    uid: int
+    root: Life
+    server: Life
+    alias: bool
+
+    def to_json(self) -> bytes:
+        """Write it."""
+        members = {"uid": self.uid, "root": str(self.root), "server": str(self.server)}
+        return go_json({**members, "alias": self.alias}).encode()
+
+
+def read_proxy_state(world: World) -> ProxyState | None:
+    """Return what root wrote; None if nothing is there that only root can have written."""
+    try:
+        if not world.is_root_s(LINK_LOCAL_FOLDER) or not world.is_root_s(LINK_LOCAL_STATE):
+            return None
+        members = parse_json_object(world.read_file(LINK_LOCAL_STATE, 4096).decode())
+        return ProxyState(
+            int(members["uid"]),
+            Life.parse(members["root"]),
+            Life.parse(members["server"]),
+            bool(members["alias"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Relay:
+    """Passes connections to the link-local address on to the server that was registered.
+
+    It has given up root's rights, and holds no credentials.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        listener: socket.socket,
+        control: socket.socket,
+        peers: PeerCheck | None,
+    ) -> None:
+        import threading
+
+        self.world = world
+        self.listener = listener
+        self.control = control
+        self.peers = peers
+        self.port = 0
+        self.user: Life | None = None
+        self.free = threading.BoundedSemaphore(MAX_RELAYED)
+
+    def run(self, until: Life | None) -> None:
+        """Serve until that process ends, or for good."""
+        fd = self.world.ending_descriptor(until.pid) if until else -1
+        fds = [self.listener.fileno(), self.control.fileno(), fd]
+        while until is None or until.lasts(self.world):
+            ready = self.world.wait_readable(fds, LOOK_SECONDS if fd >= 0 else 0.5)
+            if self.control.fileno() in ready:
+                self._register()
+            if self.listener.fileno() in ready:
+                self._accept()
+
+    def _register(self) -> None:
+        """Take the port of one process's server, unless another that lasts has registered."""
+        try:
+            with self.control.accept()[0] as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                if not self.world.peer_is_ours(connection):
+                    return
+                wish = parse_json_object(connection.recv(4096).decode("utf-8", "replace"))
+                user, port = Life.parse(wish["user"]), int(wish["port"])
+                if self.user and self.user != user and self.user.lasts(self.world):
+                    connection.sendall(f"busy {self.user.pid}\n".encode())
+                    return
+                self.user, self.port = user, port
+                connection.sendall(b"ok\n")
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+
+    def _accept(self) -> None:
+        import threading
+
+        try:
+            connection, peer = self.listener.accept()
+        except OSError:
+            return
+        served = self.user is not None and self.user.lasts(self.world)
+        if not (served and self._is_ours(peer) and self.free.acquire(blocking=False)):
+            connection.close()
+            return
+        threading.Thread(target=self._pass_on, args=(connection, self.port), daemon=True).start()
+
+    def _is_ours(self, peer: tuple[str, int]) -> bool:
+        # What other hosts send can't come from this address: it is the loopback device's.
+        return peer[0] == LINK_LOCAL and (self.peers is None or self.peers.allows(peer))
+
+    def _pass_on(self, connection: socket.socket, port: int) -> None:
+        import socket
+
+        try:
+            with connection, socket.socket() as server:
+                for end in (connection, server):
+                    end.settimeout(SOCKET_SECONDS)
+                server.connect((LOOPBACK, port))
+                ends = {connection.fileno(): (connection, server)}
+                ends[server.fileno()] = (server, connection)
+                while ready := self.world.wait_readable(ends, RELAY_SECONDS):
+                    for source, sink in map(ends.__getitem__, ready):
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        sink.sendall(data)
+        except OSError:
+            return
+        finally:
+            self.free.release()
+
+
+class LinkLocalProxy:
+    """Root's part: the address on the loopback device, its port, the process that serves it."""
+
+    def __init__(self, world: World, uid: int, gid: int, *, any_user: bool) -> None:
+        self.world = world
+        self.uid = uid
+        self.gid = gid
+        self.any_user = any_user
+        self.alias = False
+        self.listener: socket.socket | None = None
+        self.control: socket.socket | None = None
+
+    def open(self) -> None:
+        """Add the address and bind its port; AwsVaultError where that must not or can't be."""
+        sweep_proxy(self.world)
+        running = read_proxy_state(self.world)
+        if running:
+            raise AwsVaultError(
+                f"a link-local proxy is running already, for user {running.uid} "
+                f"(process {running.root.pid})",
+                "awsvault proxy --stop",
+            )
+        refuse_real_metadata(self.world)
+        try:
+            # Before there is anything to sweep, so that whatever ends this process, it is swept.
+            self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
+            self._write_state(self.world.process_id(), alias=True)
+            self.alias = add_alias(self.world)
+            self.listener = self._listen()
+            self.control = self._listen_for_control()
+        except BaseException:
+            self.close()
+            raise
+
+    def _listen(self) -> socket.socket:
+        import socket
+
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if sys.platform == "linux":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+            else:
+                ip_bound_if = 25  # netinet/in.h
+                listener.setsockopt(socket.IPPROTO_IP, ip_bound_if, socket.if_nametoindex("lo0"))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((LINK_LOCAL, LINK_LOCAL_PORT))
+            listener.listen(MAX_CONNECTIONS)
+        except OSError as error:
+            listener.close()
+            raise AwsVaultError(
+                f"can't listen at {LINK_LOCAL}:{LINK_LOCAL_PORT}: {os_reason(error)}"
+            ) from None
+        return listener
+
+    def _listen_for_control(self) -> socket.socket:
+        import socket
+
+        self.world.remove_leftovers([LINK_LOCAL_CONTROL])
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        control.bind(LINK_LOCAL_CONTROL)
+        self.world.give_away(LINK_LOCAL_CONTROL, self.uid, self.gid)
+        control.listen(16)
+        return control
+
+    def serve(self, until: Life | None, report: Callable[[bytes], None]) -> None:
+        """Start the process that serves, wait for its end, and leave nothing behind."""
+        reader, writer = os.pipe()
+        sockets = [sock for sock in (self.listener, self.control) if sock]
+        try:
+            server = self.world.fork_child(
+                lambda: self._serve_as_user(until, writer),
+                [writer, *(sock.fileno() for sock in sockets)],
+            )
+            os.close(writer)
+            for sock in sockets:
+                sock.close()
+            if not self.world.read_descriptor(reader, 16):
+                raise AwsVaultError("the proxy's server ended at once")
+            self._write_state(server, alias=self.alias)
+            report(b"ready")
+            self.world.wait_for_child(server)
+        finally:
+            self.close()
+
+    def _write_state(self, server: int, *, alias: bool) -> None:
+        root = life_of(self.world, self.world.process_id())
+        state = ProxyState(self.uid, root, life_of(self.world, server), alias)
+        self.world.remove_leftovers([f"{LINK_LOCAL_STATE}.new"])
+        self.world.write_new(f"{LINK_LOCAL_STATE}.new", state.to_json(), mode=0o644)
+        self.world.rename(f"{LINK_LOCAL_STATE}.new", LINK_LOCAL_STATE)
+
+    def _serve_as_user(self, until: Life | None, ready: int) -> None:
+        # Loaded as long as it can be: the user may not be able to read root's Python.
+        import ctypes  # noqa: F401
+        import struct  # noqa: F401
+        import threading  # noqa: F401
+
+        self.world.become_user(self.uid, self.gid)
+        self.world.harden(die_with_parent=True)
+        peers = None
+        if not self.any_user:
+            peers = PeerCheck(self.world, LINK_LOCAL_PORT, address=LINK_LOCAL)
+        os.write(ready, b"ready")
+        os.close(ready)
+        if self.listener and self.control:
+            Relay(self.world, self.listener, self.control, peers).run(until)
+
+    def close(self) -> None:
+        """Take away what was added."""
+        for sock in (self.listener, self.control):
+            if sock:
+                sock.close()
+        self.world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
+        if self.alias:
+            remove_alias(self.world)
+            self.alias = False
+
+
+def refuse_real_metadata(world: World) -> None:
+    """Refuse to stand in for a metadata service that is really there (AwsVaultError)."""
+    hint = "use --ec2-server without --link-local, or --ecs-server"
+    for path, beginning in MACHINE_FILES:
+        try:
+            text = world.read_file(path, 4096).decode("utf-8", "replace")
+        except OSError:
+            continue
+        if text.strip().lower().startswith(beginning):
+            raise AwsVaultError("this machine is an EC2 instance with metadata of its own", hint)
+    if world.accepts(LINK_LOCAL, LINK_LOCAL_PORT, 1.0):
+        raise AwsVaultError(f"something answers at {LINK_LOCAL} already", hint)
+
+
+def address_tool() -> str:
+    """Return the path of the program that changes a device's addresses (ToolError)."""
+    for path in ADDRESS_TOOLS:
+        if os.access(path, os.X_OK) and path.endswith("ip") == (sys.platform == "linux"):
+            return path
+    raise ToolError("no program ip to add an address with", "install iproute2")
+
+
+def add_alias(world: World) -> bool:
+    """Put the address on the loopback device; False if somebody else has left it there."""
+    if sys.platform == "linux":
+        shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
+        lines = shown.output.reveal().splitlines()
+        devices = {line.split()[1] for line in lines if len(line.split()) > 1}
+        if devices - {"lo"}:
+            raise AwsVaultError(f"{LINK_LOCAL} is an address of {printable(devices.pop())}")
+        if devices:
+            world.say(f"note: {LINK_LOCAL} was on the loopback device before; it is left there")
+            return False
+    result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][0]])
+    if result.status != 0:
+        raise AwsVaultError(f"can't add {LINK_LOCAL}: {printable(result.errors.strip())}")
+    return True
+
+
+def remove_alias(world: World) -> None:
+    """Take the address off the loopback device; what fails is said: only a person can help."""
+    try:
+        result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
+        problem = result.errors.strip() if result.status else ""
+    except ToolError as error:
+        problem = error.message
+    if problem:
+        world.say(f"warning: can't remove {LINK_LOCAL}: {printable(problem)}")
+
+
+def sweep_proxy(world: World) -> None:
+    """Take away what a proxy left whose root process was killed."""
+    state = read_proxy_state(world)
+    if state and not state.root.lasts(world):
+        world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
+        if state.alias:
+            remove_alias(world)
+
+
+def stop_proxy(world: World) -> bool:
+    """End a running proxy and wait until nothing of it is left; False if there is none."""
+    import signal
+
+    if world.uid() == 0:
+        sweep_proxy(world)
+    state = read_proxy_state(world)
+    if state is None or not state.root.lasts(world):
+        return False
+    ending = world.ending_descriptor(state.root.pid)
+    # Its server is the user's own process, whose end ends the other.
+    world.signal_process((state.root if world.uid() == 0 else state.server).pid, signal.SIGTERM)
+    while state.root.lasts(world):
+        world.wait_readable([ending], LOOK_SECONDS if ending >= 0 else 0.1)
+    return True
+
+
+def join_proxy(world: World, port: int, *, any_user: bool) -> None:
+    """Let the link-local address lead to a server of this process, by sudo if need be."""
+    user = life_of(world, world.process_id())
+    state = read_proxy_state(world)
+    if state is None or not state.root.lasts(world):
+        start_proxy(world, user, any_user=any_user)
+    elif state.uid != world.uid():
+        raise AwsVaultError(f"{LINK_LOCAL} serves user {state.uid} on this machine")
+    answer = world.ask_socket(
+        LINK_LOCAL_CONTROL, go_json({"user": str(user), "port": port}).encode()
+    ).decode()
+    if answer != "ok\n":
+        holder = answer[5:].strip() if answer.startswith("busy ") else ""
+        who = f"serves process {holder}" if holder else "is not served"
+        raise AwsVaultError(
+            f"{LINK_LOCAL} {who}", "one command at a time can have it: try --ec2-server alone"
+        )
+    if not world.accepts(LINK_LOCAL, LINK_LOCAL_PORT, ANSWER_SECONDS, b"GET / HTTP/1.0\r\n\r\n"):
+        raise AwsVaultError(f"nothing answers at {LINK_LOCAL}")
+
+
+def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
+    """Start a proxy that ends with a process; it serves when this returns (AwsVaultError)."""
+    python, *words = world.self_command()
+    words = words if words[0] == "-I" else ["-I", *words]
+    command = [python, *words, PROXY_COMMAND, "--until", str(user)]
+    command += ["--imds-any-user"] if any_user else []
+    sudo = ["sudo", *([] if world.can_ask() else ["-n"]), "--"]
+    result = world.run(
+        [*([] if world.uid() == 0 else sudo), *command],
+        timeout=PROMPT_WAIT_SECONDS,
+        on_terminal=True,
+    )
+    if result.status != 0:
+        said = [line for line in result.errors.splitlines() if line.strip()]
+        reason = next((line for line in said if "error: " in line), said[-1] if said else "")
+        reason = printable(reason.replace("awsvault: error: ", "")) or "see above"
+        raise AwsVaultError(f"the link-local proxy did not start: {reason}")
 
 
 # ======================================================================
@@ -7871,6 +8388,7 @@ class ProcessAnswer:
 
 SERVER_FLAGS = (
     "server", "ecs_server", "ec2_server", "lazy", "imds_v1", "imds_any_user", "strict_peer",
+    "link_local",
 )  # fmt: skip
 
 
@@ -7892,9 +8410,19 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
             "use --ecs-server",
         ),
         (
-            (flags["imds_v1"] or flags["imds_any_user"]) and not metadata,
+            (flags["imds_v1"] or flags["imds_any_user"] or flags["link_local"]) and not metadata,
             f"{given[-1]} is about instance metadata",
             "use --ec2-server",
+        ),
+        (
+            flags["link_local"] and flags["strict_peer"],
+            "--link-local can't be with --strict-peer: what asks the server then is the proxy",
+            "leave one of them away",
+        ),
+        (
+            flags["link_local"] and sys.platform not in ALIAS_WORDS,
+            "--link-local: not on this system",
+            "use --ec2-server alone",
         ),
     ):
         if wrong:
@@ -7907,7 +8435,7 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
         metadata = False
     return ServerMode(
         container, metadata, flags["lazy"], flags["imds_v1"], flags["imds_any_user"],
-        flags["strict_peer"], sees,
+        flags["strict_peer"], sees, flags["link_local"],
     )  # fmt: skip
 
 
@@ -7952,6 +8480,7 @@ def serve_command(
             f"warning: {format_duration(life)} is too short for a server: "
             "some SDKs then ask at every call, or sign with what has ended"
         )
+    sweep_leftovers(world)
     port = ServerPort()
     token = Secret(b64url(world.random(30)))
     served = server_variables(mode, port.number, token)
@@ -7961,14 +8490,80 @@ def serve_command(
     pid = world.process_id()
     state = ServerState(
         mode=mode, pid=pid, started=world.process_started(pid), profile=target.name,
-        region=target.endpoint.region, token=token, hosts=(f"{LOOPBACK}:{port.number}",),
+        region=target.endpoint.region, token=token, hosts=server_hosts(mode, port.number),
         life=int(life.total_seconds()), current=current, source=source,
         links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
         remake=remake, renewer=(*world.self_command(), *app.remembered_flags(), RENEW_COMMAND),
         files=made.files,
     )  # fmt: skip
-    start_server(world, state, port)
+    try:
+        start_server(world, state, port)
+    except BaseException:
+        world.remove_leftovers(made.files)
+        raise
+    if mode.link_local:
+        join_proxy(world, port.number, any_user=mode.imds_any_user)
+        return {**made.environ, **without_proxy(made.environ, [f"http://{LINK_LOCAL}/"])}
     return made.environ
+
+
+def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
+    """Return the Host headers that a server answers to."""
+    own = (f"{LOOPBACK}:{port}",)
+    return (*own, LINK_LOCAL, f"{LINK_LOCAL}:{LINK_LOCAL_PORT}") if mode.link_local else own
+
+
+def proxy_command(app: App, *, stop: bool, until: str, imds_any_user: bool) -> int:
+    """Serve 169.254.169.254 for this user's servers, as root, until stopped or a process ends."""
+    world = app.world
+    if stop:
+        ended = stop_proxy(world)
+        world.out("The link-local proxy is stopped.\n" if ended else "No proxy is running.\n")
+        return 0
+    if sys.platform not in ALIAS_WORDS:
+        raise UsageError("proxy: not on this system")
+    if world.uid() != 0:
+        raise AwsVaultError("proxy needs root, to add an address", "sudo awsvault proxy")
+    if not (imds_any_user or can_see_peers(world)):
+        raise UsageError(
+            "this system does not tell who asks, so every user of it would get the credentials",
+            "add --imds-any-user if that is no harm",
+        )
+    uid, gid = (sudo_id(world, name) for name in ("SUDO_UID", "SUDO_GID"))
+    proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
+    said = f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
+    if not until:
+        run_proxy(proxy, None, lambda _ready: world.say(said))
+        return 0
+    answer = world.fork_detached(
+        lambda report: report_failure(report, lambda: run_proxy(proxy, Life.parse(until), report))
+    )
+    if answer != b"ready":
+        raise AwsVaultError(answer.decode() or "the link-local proxy ended at once")
+    return 0
+
+
+def run_proxy(proxy: LinkLocalProxy, until: Life | None, report: Callable[[bytes], None]) -> None:
+    """Serve until the end, and take everything away then, whatever signal ends it."""
+    proxy.world.interrupt_on_signals()
+    proxy.open()
+    proxy.serve(until, report)
+
+
+def report_failure(report: Callable[[bytes], None], work: Callable[[], None]) -> None:
+    """Do something in a detached process, whose errors nobody else can show."""
+    try:
+        work()
+    except AwsVaultError as error:
+        report(error.message.encode("utf-8", "surrogateescape"))
+
+
+def sudo_id(world: World, name: str) -> int:
+    """Return who called sudo; root himself if nobody did."""
+    text = world.environ.get(name, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{name}: {printable(text)!r} is no user's number")
+    return int(text)
 
 
 def other_role(target: ProfileConfig) -> AssumeRole:
@@ -8338,6 +8933,12 @@ SERVER_OPTIONS = (
     switch(("--imds-v1",), "instance metadata also without its token"),
     switch(("--imds-any-user",), "instance metadata for every user of this machine"),
     switch(("--strict-peer",), "serve the command and what descends from it only"),
+    switch(("--link-local",), f"instance metadata at {LINK_LOCAL} too, with the help of sudo"),
+)
+PROXY_OPTIONS = (
+    switch(("--stop",), "end a running one"),
+    switch(("--imds-any-user",), "serve every user of this machine"),
+    Option(("--until",), "the process to end with", hidden=True, check=Life.parse),
 )
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
@@ -8381,6 +8982,7 @@ COMMANDS = (
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
     Command(SERVE_COMMAND, run_server, "be the server of a command", ("pid",), hidden=True),
+    Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
     Command(RENEW_COMMAND, renew_command, "fetch credentials for a server", hidden=True),
 )
 
