@@ -7918,7 +7918,7 @@ class App:
         They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
         are made anew if ``early`` finds them in the last part of their life.
         """
-        provider = self._planned(target, no_session, early).provider
+        provider = self.planned(target, no_session=no_session, early=early).provider
         check_duration(target, provider, least)
         tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
         try:
@@ -7937,11 +7937,12 @@ class App:
 
     def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
         """Return a profile's session from the vault while it is valid at all, asking nobody."""
-        provider = self._planned(target, no_session, True).provider
+        provider = self.planned(target, no_session=no_session, early=True).provider
         tools = self.tools(self.codes(None))
         return provider.cached(tools) if isinstance(provider, SessionProvider) else None
 
-    def _planned(self, target: ProfileConfig, no_session: bool, early: bool) -> Plan:
+    def planned(self, target: ProfileConfig, *, no_session: bool, early: bool) -> Plan:
+        """Decide on a chain, and say what the person should know; ``early``: as a server does."""
         always = early and not no_session
         plan = self._by_names(
             lambda stored: plan_chain(target, stored, no_session=no_session, always_session=always)
@@ -8464,15 +8465,19 @@ def serve_command(
     now.
     """
     world = app.world
-    plan = plan_chain(target, app.vault.profiles(), always_session=True)
-    for note in plan.notes:
-        world.say(f"note: {note}")
-    world.debug(f"chain: {printable(plan.provider.describe())}")
-    session, roles = split_chain(plan.provider)
-    check_duration(target, plan.provider, least)
+    provider = app.planned(target, no_session=False, early=True).provider
+    check_duration(target, provider, least)
     tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
-    source = session.retrieve(tools) if session else None
-    current = None if mode.lazy and roles else plan.provider.retrieve(tools)
+    try:
+        source, current = first_credentials(provider, tools, lazy=mode.lazy)
+    except ItemNotFound:
+        # A remembered name may be gone; what is really there makes another plan, or says so.
+        planned = provider
+        provider = plan_chain(target, app.vault.profiles(), always_session=True).provider
+        if provider == planned:
+            raise
+        source, current = first_credentials(provider, tools, lazy=mode.lazy)
+    session, roles = split_chain(provider)
     check_left(target, current or source or Credentials("", Secret("")), least, world.now())
     life = (roles[-1] if roles else session or roles[0]).duration
     if life < TOO_SHORT_FOR_SERVER:
@@ -8505,6 +8510,15 @@ def serve_command(
         join_proxy(world, port.number, any_user=mode.imds_any_user)
         return {**made.environ, **without_proxy(made.environ, [f"http://{LINK_LOCAL}/"])}
     return made.environ
+
+
+def first_credentials(
+    provider: Provider, tools: Tools, *, lazy: bool
+) -> tuple[Credentials | None, Credentials | None]:
+    """Return the session that a server renews from, and what it serves at first."""
+    session, roles = split_chain(provider)
+    source = session.retrieve(tools) if session else None
+    return source, None if lazy and roles else provider.retrieve(tools)
 
 
 def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def test_a_caller_that_ignores_its_children_is_no_hindrance(ready):
 
 def test_job_control_is_the_shells(ready):
     line = " ".join(
-        [*ready.program, "exec", "--server", "prod", "--", "sh", "-c", "'echo ready; cat'"]
+        [*ready.program, "exec", "--server", "prod", "--", "sh", "-c", "'echo ready; exec cat'"]
     )
     environ = ready.environment({"PS1": "shell> ", "TERM": "dumb"})
     with Terminal(["bash", "--norc", "--noprofile", "-i"], env=environ) as shell:
@@ -260,24 +260,28 @@ def test_the_server_ends_with_a_command_that_was_killed_and_takes_its_files_alon
 
 
 def test_a_daemon_that_the_command_leaves_behind_is_refused_and_holds_nothing_up(ready):
+    ours, daemons = os.pipe()[::-1]
     code = (
         "import json, os, sys\n"
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
         "    if os.fork(): os._exit(0)\n"
-        "    os.close(1); os.close(2); sys.stdin.read(); os._exit(0)\n"
+        f"    os.closerange(0, {daemons}); os.read({daemons}, 1); os._exit(0)\n"
         "os.wait()\n"
         "print(json.dumps(dict(os.environ)), flush=True)\n"
         "os.read(0, 1)\n"
     )
-    command = Command(ready, "--server", code=code)
-    server = command.server
-    command.process.stdin.write("x")
-    command.process.stdin.flush()
-    assert command.process.wait(WAIT) == 0
-    assert gone(server)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", command.port), timeout=WAIT)
+    try:
+        command = Command(ready, "--server", code=code, pass_fds=[daemons])
+        assert command.server
+        assert command.ask()[0] == 200
+        assert command.end() == 0
+        assert gone(command.server)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", command.port), timeout=WAIT)
+    finally:
+        os.close(ours)
+        os.close(daemons)
 
 
 def test_any_number_per_host(ready):
