@@ -6670,42 +6670,58 @@ class ServerPort:
 
     The command's process keeps the second one, so that nobody can take the port when the server has
     died, and clients are refused at once instead of waiting for somebody who will never accept.
+    Only Linux lets two sockets share a port in this way; elsewhere there is no second one.
     """
 
     def __init__(self) -> None:
-        import socket
-
-        self.holder = self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.sockets: list[socket.socket] = []
         try:
-            self.holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.holder.bind((LOOPBACK, 0))
-            self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(self.holder.getsockname())
-            self.listener.listen(MAX_CONNECTIONS)
-            self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # From here on nobody shares it, whatever option he sets.
-            for sock in (self.holder, self.listener):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            first = self._bound(0)
+            if sys.platform == "linux":
+                self._bound(first.getsockname()[1])
+            self._listen()
         except OSError as error:
             self.close()
             raise AwsVaultError(
                 f"no local port for the server: {os_reason(error)}", "try again"
             ) from None
-        self.number: int = self.holder.getsockname()[1]
+        self.number: int = first.getsockname()[1]
+
+    @property
+    def listener(self) -> socket.socket:
+        """The socket that clients connect to."""
+        return self.sockets[-1]
+
+    def _bound(self, number: int) -> socket.socket:
+        import socket
+
+        self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        if sys.platform == "linux":
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((LOOPBACK, number))
+        return self.listener
+
+    def _listen(self) -> None:
+        import socket
+
+        self.listener.listen(MAX_CONNECTIONS)
+        self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # From here on nobody shares it, whatever option he sets.
+        for sock in self.sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
     def close(self) -> None:
         """Give the port back."""
-        self.listener.close()
-        self.holder.close()
+        for sock in self.sockets:
+            sock.close()
 
     def keep_for_command(self) -> None:
         """Leave the number reserved by the process that becomes the command; the listening socket
-        is the server's alone.
-        """
+        is the server's alone."""
         self.listener.close()
-        self.holder.set_inheritable(True)
-        self.holder.detach()
+        for holder in self.sockets[:-1]:
+            holder.set_inheritable(True)
+            holder.detach()
 
 
 def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, str]:
@@ -8214,6 +8230,7 @@ def exec_command(
     """
     world = app.world
     if json:
+        refuse_json(process, server_flags)
         return export_command(
             app, profile=profile, format="json", duration=duration, no_session=no_session,
             region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd,
@@ -8245,6 +8262,17 @@ def exec_command(
             "exit leaves it"
         )
     world.replace_process(path, words, environ)
+
+
+def refuse_json(process: Sequence[str], server_flags: Mapping[str, bool]) -> None:
+    """Refuse --json, which starts nothing, together with what is about a command (UsageError)."""
+    given = [name for name, value in server_flags.items() if value] + ["process"] * bool(process)
+    if given:
+        raise UsageError(
+            f"--json prints credentials and starts nothing, so --{given[0].replace('_', '-')} "
+            "can't be with it",
+            "leave one of them away",
+        )
 
 
 def prepare_processes(

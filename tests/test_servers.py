@@ -1025,6 +1025,14 @@ def test_what_flags_can_not_be_together(world, flags, no_session, words):
         awsvault.server_mode(world, no_session=no_session, **{**NO_FLAGS, **flags})
 
 
+def test_json_starts_nothing(cli):
+    result = cli.run("exec", "--json", "--server", "prod")
+    assert result.code == 2
+    assert (
+        "--json prints credentials and starts nothing, so --server can't be with it" in result.err
+    )
+
+
 def test_where_nobody_tells_who_asks_metadata_needs_a_word(world, monkeypatch, capfd):
     monkeypatch.setattr(awsvault, "can_see_peers", lambda world: False)
 
@@ -1041,6 +1049,7 @@ def test_where_nobody_tells_who_asks_metadata_needs_a_word(world, monkeypatch, c
     assert not mode(ecs_server=True).check_peer
 
 
+@linux
 @pytest.mark.parametrize("option", ["SO_REUSEADDR", "SO_REUSEPORT", None])
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_the_port_stays_reserved_when_the_server_is_gone(option, address):
