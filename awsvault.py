@@ -7484,7 +7484,7 @@ class ConfigRewriter:
             self.sections |= names
             self.kept.append(line)
             return
-        self._place("")
+        self._place(line[:indent])
         self.kept.append(line)
         mine = sorted(header_names(line) & set(self.given))
         self.placed.update(mine)
