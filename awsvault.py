@@ -6105,7 +6105,8 @@ class Connection:
     """
 
     __slots__ = (
-        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "sock",
+        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "served",
+        "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: tuple[str, int], deadline: float) -> None:
@@ -6117,7 +6118,14 @@ class Connection:
         self.draining = False
         self.drained = 0
         self.keep = True
+        self.served = False
         self.parked: tuple[Holding, bool] | None = None
+
+    def worth(self) -> tuple[int, float]:
+        """Return which connection to give up first: one that is kept for nothing, then the one
+        that has said the least for the longest time, last one that waits for us."""
+        idle = self.served and not self.data
+        return (0 if idle else 2 if self.parked else 1, self.deadline)
 
 
 class Renewal(Value):
@@ -6259,8 +6267,7 @@ class CredentialServer:
         except OSError:
             return  # gone already, or out of descriptors until some connection ends
         if len(self.connections) >= MAX_CONNECTIONS:
-            # The one that would be given up first: it says nothing, or nothing more.
-            self._close(min(self.connections.values(), key=lambda other: other.deadline))
+            self._close(min(self.connections.values(), key=Connection.worth))
         deadline = self.world.monotonic() + HEAD_SECONDS
         connection = Connection(sock, peer, deadline)
         fd = sock.fileno()
@@ -6336,7 +6343,7 @@ class CredentialServer:
         answer = format_answer(
             status, body, kind, self._date(), keep=connection.keep, headers=headers
         )
-        connection.data = b""
+        connection.data, connection.served = b"", True
         connection.deadline = self.world.monotonic() + IDLE_SECONDS
         try:
             sent = connection.sock.send(answer, socket.MSG_DONTWAIT)
@@ -6533,10 +6540,19 @@ class CredentialServer:
         source = self.source
         alive = source and source.expiration and (source.expiration - now).total_seconds() > 60
         if alive and self.state.links:
-            task = {"source": credentials_members(source), "links": self.state.links}
-            self._start(self.main, task, whole=False)
+            self._start(
+                self.main,
+                {"source": credentials_members(source), "links": self.state.links},
+                whole=False,
+            )
         else:
-            self._start(self.main, {**self.state.remake, "quiet": self.quiet}, whole=True)
+            held = self.main.current.expiration if self.main.current else None
+            until = format_time(held) if held else ""
+            self._start(
+                self.main,
+                {**self.state.remake, "quiet": self.quiet, "held_until": until},
+                whole=True,
+            )
 
     def _renew_role(self, arn: str, holding: Holding) -> None:
         """Start to fetch a role's credentials from those that are served."""
@@ -6665,42 +6681,58 @@ class ServerPort:
 
     The command's process keeps the second one, so that nobody can take the port when the server has
     died, and clients are refused at once instead of waiting for somebody who will never accept.
+    Only Linux lets two sockets share a port in this way; elsewhere there is no second one.
     """
 
     def __init__(self) -> None:
-        import socket
-
-        self.holder = self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.sockets: list[socket.socket] = []
         try:
-            self.holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.holder.bind((LOOPBACK, 0))
-            self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(self.holder.getsockname())
-            self.listener.listen(MAX_CONNECTIONS)
-            self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # From here on nobody shares it, whatever option he sets.
-            for sock in (self.holder, self.listener):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            first = self._bound(0)
+            if sys.platform == "linux":
+                self._bound(first.getsockname()[1])
+            self._listen()
         except OSError as error:
             self.close()
             raise AwsVaultError(
                 f"no local port for the server: {os_reason(error)}", "try again"
             ) from None
-        self.number: int = self.holder.getsockname()[1]
+        self.number: int = first.getsockname()[1]
+
+    @property
+    def listener(self) -> socket.socket:
+        """The socket that clients connect to."""
+        return self.sockets[-1]
+
+    def _bound(self, number: int) -> socket.socket:
+        import socket
+
+        self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        if sys.platform == "linux":
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((LOOPBACK, number))
+        return self.listener
+
+    def _listen(self) -> None:
+        import socket
+
+        self.listener.listen(MAX_CONNECTIONS)
+        self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # From here on nobody shares it, whatever option he sets.
+        for sock in self.sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
     def close(self) -> None:
         """Give the port back."""
-        self.listener.close()
-        self.holder.close()
+        for sock in self.sockets:
+            sock.close()
 
     def keep_for_command(self) -> None:
         """Leave the number reserved by the process that becomes the command; the listening socket
-        is the server's alone.
-        """
+        is the server's alone."""
         self.listener.close()
-        self.holder.set_inheritable(True)
-        self.holder.detach()
+        for holder in self.sockets[:-1]:
+            holder.set_inheritable(True)
+            holder.detach()
 
 
 def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, str]:
@@ -6734,7 +6766,9 @@ def start_server(world: World, state: ServerState, port: ServerPort) -> None:
     descriptors += [fd if fd >= 0 else null for fd in (watched, board)]
     try:
         world.spawn_detached(
-            [*world.self_command(bare=True), SERVE_COMMAND], server_environ(world), descriptors
+            [*world.self_command(bare=True), SERVE_COMMAND, str(state.pid)],
+            server_environ(world),
+            descriptors,
         )
     finally:
         for fd in {source, null, watched, board} - {-1}:
@@ -7461,7 +7495,7 @@ class ConfigRewriter:
             self.sections |= names
             self.kept.append(line)
             return
-        self._place("")
+        self._place(line[:indent])
         self.kept.append(line)
         mine = sorted(header_names(line) & set(self.given))
         self.placed.update(mine)
@@ -7911,7 +7945,7 @@ class App:
         They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
         are made anew if ``early`` finds them in the last part of their life.
         """
-        provider = self._planned(target, no_session, early).provider
+        provider = self.planned(target, no_session=no_session, early=early).provider
         check_duration(target, provider, least)
         tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
         try:
@@ -7930,11 +7964,12 @@ class App:
 
     def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
         """Return a profile's session from the vault while it is valid at all, asking nobody."""
-        provider = self._planned(target, no_session, True).provider
+        provider = self.planned(target, no_session=no_session, early=True).provider
         tools = self.tools(self.codes(None))
         return provider.cached(tools) if isinstance(provider, SessionProvider) else None
 
-    def _planned(self, target: ProfileConfig, no_session: bool, early: bool) -> Plan:
+    def planned(self, target: ProfileConfig, *, no_session: bool, early: bool) -> Plan:
+        """Decide on a chain, and say what the person should know; ``early``: as a server does."""
         always = early and not no_session
         plan = self._by_names(
             lambda stored: plan_chain(target, stored, no_session=no_session, always_session=always)
@@ -8206,6 +8241,7 @@ def exec_command(
     """
     world = app.world
     if json:
+        refuse_json(process, server_flags)
         return export_command(
             app, profile=profile, format="json", duration=duration, no_session=no_session,
             region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd,
@@ -8237,6 +8273,17 @@ def exec_command(
             "exit leaves it"
         )
     world.replace_process(path, words, environ)
+
+
+def refuse_json(process: Sequence[str], server_flags: Mapping[str, bool]) -> None:
+    """Refuse --json, which starts nothing, together with what is about a command (UsageError)."""
+    given = [name for name, value in server_flags.items() if value] + ["process"] * bool(process)
+    if given:
+        raise UsageError(
+            f"--json prints credentials and starts nothing, so --{given[0].replace('_', '-')} "
+            "can't be with it",
+            "leave one of them away",
+        )
 
 
 def prepare_processes(
@@ -8457,15 +8504,19 @@ def serve_command(
     now.
     """
     world = app.world
-    plan = plan_chain(target, app.vault.profiles(), always_session=True)
-    for note in plan.notes:
-        world.say(f"note: {note}")
-    world.debug(f"chain: {printable(plan.provider.describe())}")
-    session, roles = split_chain(plan.provider)
-    check_duration(target, plan.provider, least)
+    provider = app.planned(target, no_session=False, early=True).provider
+    check_duration(target, provider, least)
     tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
-    source = session.retrieve(tools) if session else None
-    current = None if mode.lazy and roles else plan.provider.retrieve(tools)
+    try:
+        source, current = first_credentials(provider, tools, lazy=mode.lazy)
+    except ItemNotFound:
+        # A remembered name may be gone; what is really there makes another plan, or says so.
+        planned = provider
+        provider = plan_chain(target, app.vault.profiles(), always_session=True).provider
+        if provider == planned:
+            raise
+        source, current = first_credentials(provider, tools, lazy=mode.lazy)
+    session, roles = split_chain(provider)
     check_left(target, current or source or Credentials("", Secret("")), least, world.now())
     life = (roles[-1] if roles else session or roles[0]).duration
     if life < TOO_SHORT_FOR_SERVER:
@@ -8498,6 +8549,15 @@ def serve_command(
         join_proxy(world, port.number, any_user=mode.imds_any_user)
         return {**made.environ, **without_proxy(made.environ, [f"http://{LINK_LOCAL}/"])}
     return made.environ
+
+
+def first_credentials(
+    provider: Provider, tools: Tools, *, lazy: bool
+) -> tuple[Credentials | None, Credentials | None]:
+    """Return the session that a server renews from, and what it serves at first."""
+    session, roles = split_chain(provider)
+    source = session.retrieve(tools) if session else None
+    return source, None if lazy and roles else provider.retrieve(tools)
 
 
 def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
@@ -8567,8 +8627,8 @@ def other_role(target: ProfileConfig) -> AssumeRole:
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
 
-def run_server(app: App) -> int:
-    """Be the server of a command (hidden)."""
+def run_server(app: App, *, pid: str) -> int:  # noqa: ARG001
+    """Be the server of a command (hidden). ``pid`` is for whoever looks at a list of processes."""
     serve(app.world)
     return 0
 
@@ -8591,7 +8651,8 @@ class CarefulCodes(MfaCodes):
         self.asked = False
 
     def code(self, mfa: Mfa) -> Secret:
-        if self.quiet or (self.prompter == "terminal" and not mfa.process):
+        chosen = choose_prompter(self.world, self.prompter)
+        if self.quiet or (chosen == "terminal" and not mfa.process):
             raise NeedsPerson(f"MFA code for {printable(mfa.serial)}: nobody is asked now")
         self.asked = True
         return super().code(mfa)
@@ -8659,6 +8720,8 @@ def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, obj
         source = None
         quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
         current = plan_chain(target, stored).provider.retrieve(app.tools(quiet))
+        if current.expiration and format_time(current.expiration) <= task.get("held_until", ""):
+            raise
     return {"current": credentials_members(current), "source": credentials_members(source)}
 
 
@@ -8971,8 +9034,8 @@ COMMANDS = (
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
+    Command(SERVE_COMMAND, run_server, "be the server of a command", ("pid",), hidden=True),
     Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
-    Command(SERVE_COMMAND, run_server, "be the server of a command", hidden=True),
     Command(RENEW_COMMAND, renew_command, "fetch credentials for a server", hidden=True),
 )
 

@@ -18,6 +18,7 @@ from awsvault import Credentials, Secret, ServerMode
 HOUR = 3600
 TOKEN = "dummy-token-for-tests-0123456789"
 LINUX = os.path.isdir("/proc/self")
+REMAKE = {"profile": "admin", "duration": "", "region": ""}
 ROLE = "arn:aws:iam::111111111111:role/other"
 
 
@@ -94,7 +95,7 @@ class Served:
             profile="admin", region="eu-west-1", token=Secret(TOKEN), hosts=(self.host,), life=life,
             current=credentials(world, left) if left else None, source=made,
             links=({"role_arn": "arn:aws:iam::111111111111:role/admin"},) if links else (),
-            role={"seconds": HOUR}, remake={"profile": "admin", "duration": "", "region": ""},
+            role={"seconds": HOUR}, remake=REMAKE,
             renewer=("renew",),
         )  # fmt: skip
         strict = (self.state.pid, self.state.started) if self.mode.strict_peer else None
@@ -161,7 +162,10 @@ class Served:
 
     def metadata_token(self, seconds="300", **headers):
         status, _, body = self.ask(
-            "/latest/api/token", method="PUT", X_aws_ec2_metadata_token_ttl_seconds=seconds, **headers
+            "/latest/api/token",
+            method="PUT",
+            X_aws_ec2_metadata_token_ttl_seconds=seconds,
+            **headers,
         )
         assert status == 200
         return body.decode()
@@ -444,7 +448,9 @@ def test_browsers_proxies_and_other_hosts_are_refused(served, path, headers):
     assert b"ASIA" not in body
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
+@pytest.mark.parametrize(
+    "method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"]
+)
 def test_only_get(served, method):
     status, headers, _ = served.ask(method=method, Authorization=TOKEN)
     assert (status, headers["allow"]) == (405, "GET")
@@ -534,10 +540,18 @@ def test_an_idle_kept_connection_is_closed_later(served, world):
 
 def test_connections_are_bounded_and_a_crowd_keeps_nobody_out(served):
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(served.connect()) for _ in range(awsvault.MAX_CONNECTIONS + 40)]
+        crowd = [
+            stack.enter_context(served.connect()) for _ in range(awsvault.MAX_CONNECTIONS + 40)
+        ]
         assert served.container()[0] == 200
         assert len(served.server.connections) <= awsvault.MAX_CONNECTIONS
         assert len(crowd) > awsvault.MAX_CONNECTIONS
+
+
+def test_a_crowd_of_kept_connections_makes_room_for_new_ones(served):
+    with contextlib.ExitStack() as stack:
+        for _ in range(awsvault.MAX_CONNECTIONS * 2):
+            assert served.container(sock=stack.enter_context(served.connect()))[0] == 200
 
 
 def test_a_client_that_never_takes_its_answers_is_cut_off(served):
@@ -586,8 +600,20 @@ def ask_as(served, uid, family, request):
     import subprocess
     import sys
 
-    line = [sys.executable, "-I", "-S", "-c", ASK, str(uid), family, str(served.port.number), request]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    line = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        ASK,
+        str(uid),
+        family,
+        str(served.port.number),
+        request,
+    ]
+    return subprocess.run(
+        line, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
 
 
 @linux
@@ -711,7 +737,12 @@ def test_stale_but_valid_is_served_while_renewal_runs_or_fails(make, world):
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [({}, 503), ({"person": True}, 503), ({"never": True}, 403), ({"restart": True, "person": True}, 403)],
+    [
+        ({}, 503),
+        ({"person": True}, 503),
+        ({"never": True}, 403),
+        ({"restart": True, "person": True}, 403),
+    ],
 )
 def test_5xx_means_not_now_and_4xx_never(make, world, failure, status):
     served = make(left=0)
@@ -784,7 +815,7 @@ def test_when_the_source_session_has_ended_the_vault_is_asked(make, world):
     served = make(source=HOUR)
     world.advance(HOUR - 30)
     served.house()
-    assert world.tasks == [{"profile": "admin", "duration": "", "region": "", "quiet": False}]
+    assert world.tasks == [{**REMAKE, "quiet": False, "held_until": "2030-01-01T01:00:00Z"}]
     world.reply(fetched(world, HOUR, source=credentials(world, 8 * HOUR, "SRC2")))
     served.hear()
     world.advance(HOUR - 900)
@@ -807,7 +838,7 @@ def test_a_profile_without_a_role_is_served_the_session_itself(make, world):
     served = make(links=False, life=8 * HOUR, left=8 * HOUR)
     world.advance(8 * HOUR - 900)
     served.house()
-    assert world.tasks == [{"profile": "admin", "duration": "", "region": "", "quiet": False}]
+    assert world.tasks == [{**REMAKE, "quiet": False, "held_until": "2030-01-01T08:00:00Z"}]
 
 
 def test_a_cancelled_prompt_is_not_opened_again_and_a_later_session_is_adopted(make, world):
@@ -849,7 +880,9 @@ def test_a_vault_that_does_not_open_alone_is_not_tried_again(make, world):
     world.advance(600)
     served.house()
     assert len(world.tasks) == 1
-    assert world.notices == ["the session of 'admin' can't be renewed: restart the command to renew"]
+    assert world.notices == [
+        "the session of 'admin' can't be renewed: restart the command to renew"
+    ]
 
 
 def test_trouble_with_aws_is_told_when_little_is_left(make, world):
@@ -864,7 +897,9 @@ def test_trouble_with_aws_is_told_when_little_is_left(make, world):
     assert world.notices == ["the session of 'admin' can't be renewed for now: something failed"]
 
 
-@pytest.mark.parametrize("answer", ["", "no JSON", "{}", '{"current": null}', '{"failure": {"x": 1}}'])
+@pytest.mark.parametrize(
+    "answer", ["", "no JSON", "{}", '{"current": null}', '{"failure": {"x": 1}}']
+)
 def test_a_child_that_dies_or_talks_nonsense_changes_nothing(make, world, answer):
     served = make()
     world.advance(HOUR - 900)
@@ -990,6 +1025,14 @@ def test_what_flags_can_not_be_together(world, flags, no_session, words):
         awsvault.server_mode(world, no_session=no_session, **{**NO_FLAGS, **flags})
 
 
+def test_json_starts_nothing(cli):
+    result = cli.run("exec", "--json", "--server", "prod")
+    assert result.code == 2
+    assert (
+        "--json prints credentials and starts nothing, so --server can't be with it" in result.err
+    )
+
+
 def test_where_nobody_tells_who_asks_metadata_needs_a_word(world, monkeypatch, capfd):
     monkeypatch.setattr(awsvault, "can_see_peers", lambda world: False)
 
@@ -1006,6 +1049,7 @@ def test_where_nobody_tells_who_asks_metadata_needs_a_word(world, monkeypatch, c
     assert not mode(ecs_server=True).check_peer
 
 
+@linux
 @pytest.mark.parametrize("option", ["SO_REUSEADDR", "SO_REUSEPORT", None])
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_the_port_stays_reserved_when_the_server_is_gone(option, address):
@@ -1028,7 +1072,9 @@ def test_no_port_is_one_clear_error(monkeypatch):
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    with pytest.raises(awsvault.AwsVaultError, match="no local port for the server: address already"):
+    with pytest.raises(
+        awsvault.AwsVaultError, match="no local port for the server: address already"
+    ):
         awsvault.ServerPort()
 
 
@@ -1094,7 +1140,9 @@ def test_a_server_uses_the_session_that_exec_made_where_it_is_the_same():
 
 def test_a_session_that_aws_vault_would_not_make_is_not_filed_as_its_own():
     session, _ = awsvault.split_chain(
-        awsvault.plan_chain(role("admin", KEYS, mfa_serial=MFA), ["prod"], always_session=True).provider
+        awsvault.plan_chain(
+            role("admin", KEYS, mfa_serial=MFA), ["prod"], always_session=True
+        ).provider
     )
     assert session.slot.type.startswith("awsvault.")
 
