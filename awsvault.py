@@ -5998,6 +5998,13 @@ class App:
             "backend": self.options.backend,
             "file_dir": store.file_dir if at_home else os.path.abspath(store.file_dir),
             "file_passphrase_command": store.passphrase_command,
+            "keychain": store.keychain,
+            "secret_service_collection": store.collection,
+            "kwallet": store.kwallet,
+            "kwallet_folder": store.kwallet_folder,
+            "pass_dir": os.path.abspath(store.pass_dir) if store.pass_dir else "",
+            "pass_cmd": store.pass_cmd,
+            "pass_prefix": store.pass_prefix,
         }
 
     def opens_alone(self) -> bool:
