@@ -14,6 +14,7 @@ One module, read from top to bottom; a room uses only names of its own or of a r
     AWS           STS; the only place that imports botocore
     Providers     one class per way to get credentials: Provider.retrieve() -> Credentials
     Chain         which providers, in what order; pure: opens no door
+    Servers       credentials over HTTP: container endpoint, instance metadata
     Child         environment in, process out
     Commands      one function per subcommand, returns an exit status
     Command line  COMMANDS table, argv -> command, errors -> one line and an exit code
@@ -68,6 +69,7 @@ MAX_ITEM_BYTES = 1024 * 1024
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
+MAX_SHARED_TEXT = 1000
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
 BUS_WAIT_SECONDS = 1.8
@@ -625,7 +627,9 @@ class HolderInfo(Value):
 
     @classmethod
     def parse(cls, text: str) -> HolderInfo:
-        """Read a lock file's text; anything odd counts as nothing known."""
+        """Read a lock file's text; of an odd one nothing is known, so no refusal counts as new."""
+        if not text:
+            return cls()
         try:
             data = parse_json_object(text)
             return cls(
@@ -636,7 +640,7 @@ class HolderInfo(Value):
                 }
             )
         except (ValueError, TypeError):
-            return cls()
+            return cls(refusals=sys.maxsize)
 
 
 class LockTimeout(Exception):
@@ -669,9 +673,8 @@ class Lock:
     """A flock that the kernel releases when the holder dies, whatever kills it.
 
     As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
-    a holder
-    whom this process waited for was refused meanwhile, raises that refusal instead of trying it
-    again.
+    a holder whom this process waited for was refused meanwhile, raises that refusal instead of
+    trying it again. A holder that a signal ended was not refused.
     """
 
     def __init__(self, world: World, name: str, wait: float, shared_refusals: bool) -> None:
@@ -717,12 +720,13 @@ class Lock:
             self.shared_refusals
             and isinstance(error, AwsVaultError)
             and not isinstance(error, NeedsPerson)
+            and error.exit_code < 128
         ):
             self._write(
                 self.info.replace(
                     refusals=self.info.refusals + 1,
-                    message=error.message,
-                    hint=error.hint,
+                    message=error.message[:MAX_SHARED_TEXT],
+                    hint=error.hint[:MAX_SHARED_TEXT],
                     exit_code=error.exit_code,
                 )
             )
@@ -768,13 +772,15 @@ class Lock:
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
     def _read(self, fd: int) -> HolderInfo:
-        return HolderInfo.parse(os.pread(fd, 4096, 0).decode("utf-8", "replace"))
+        # Only the first line: a shorter text may just be written over a longer one.
+        text = os.pread(fd, 16 * MAX_SHARED_TEXT, 0).decode("utf-8", "replace")
+        return HolderInfo.parse(text.partition("\n")[0])
 
     def _write(self, info: HolderInfo) -> None:
         import json
 
         self.info = info
-        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode()
+        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode() + b"\n"
         try:
             os.pwrite(self.fd, text, 0)
             os.ftruncate(self.fd, len(text))
@@ -799,6 +805,7 @@ class World:
         self._said: set[str] = set()
         self._lock_folder: str | None = None
         self._locking_possible = True
+        self._queue: object = None
         self._session_bus: str | None = None
 
     # -- what is said ---------------------------------------------------
@@ -831,6 +838,12 @@ class World:
     def now(self) -> datetime.datetime:
         """Return the time of this machine's clock, in UTC."""
         return datetime.datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that nobody sets."""
+        import time
+
+        return time.monotonic()
 
     def uid(self) -> int:
         """Return the effective user id, whose files and processes are ours."""
@@ -975,6 +988,7 @@ class World:
             return self._read_to_end(fd, limit)
         finally:
             os.close(fd)
+            self.fill_standard_descriptors()
 
     def read_line(self, fd: int) -> Secret:
         """Read one line of a descriptor and not a byte more: the rest is the command's."""
@@ -1034,11 +1048,12 @@ class World:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
 
-    def write_new(self, path: str, data: bytes) -> None:
-        """Make a new file, 0600 from birth, with some content."""
+    def write_new(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Make a new file, 0600 from birth, with some content; ``mode`` is for when it is whole."""
         fd = self.create_file(path)
         try:
             self.write_file(fd, data)
+            os.fchmod(fd, mode)
         finally:
             os.close(fd)
 
@@ -1355,6 +1370,15 @@ class World:
 
     # -- this process and the next -----------------------------------------------
 
+    def fill_standard_descriptors(self) -> None:
+        """Put /dev/null where standard input, output or error is closed, so that no file of ours
+        gets that number, and what is printed with it. The command finds it closed again."""
+        for fd in (0, 1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest that is free
+
     def guard_memory(self) -> None:
         """Leave no core file with secrets in it, until the command starts."""
         import resource
@@ -1408,11 +1432,209 @@ class World:
                 EXIT_NOT_FOUND if missing else EXIT_NOT_EXECUTABLE,
             ) from None
 
-    def self_command(self) -> list[str]:
-        """Return the words that start this program again, from any folder and with any PATH."""
+    def self_command(self, *, bare: bool = False) -> list[str]:
+        """Return the words that start this program again; ``bare`` leaves the installed libraries
+        out, which is faster.
+        """
+        flags = ["-S"] if bare else []
         if self.bundle is not None:
-            return [sys.executable, "-I", self.bundle.path]
-        return [sys.executable, os.path.abspath(__file__)]
+            return [sys.executable, "-I", *flags, os.path.abspath(self.bundle.path)]
+        path = os.path.abspath(__file__)
+        if bare:
+            # As a module its compiled form is kept; as a program it would be compiled each time.
+            folder, name = os.path.dirname(path), os.path.basename(path)[: -len(".py")]
+            return [sys.executable, *flags, "-c", RUN_AS_MODULE, folder, name]
+        return [sys.executable, path]
+
+    def spawn_detached(
+        self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int]
+    ) -> None:
+        """Start a program that is nobody's child, in a session of its own; AwsVaultError if it
+        can't be started.
+
+        It gets the descriptors as 0, 1, 2 and so on, and nothing else of what is open here.
+        """
+        report, told = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            try:
+                os.setsid()
+                if os.fork() == 0:
+                    self._become(argv, environ, descriptors, told)
+            finally:
+                os._exit(0)
+        os.close(told)
+        try:
+            os.waitpid(middle, 0)
+        except ChildProcessError:
+            pass  # whoever started us has SIGCHLD ignored
+        failure = os.read(report, 64)
+        os.close(report)
+        if failure:
+            raise AwsVaultError(f"can't start the server: {os.strerror(int(failure)).lower()}")
+
+    def start_child(
+        self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
+    ) -> tuple[int, int]:
+        """Start a child that reads ``stdin`` (under 64 kB); return its process id and the
+        descriptor of what it prints.
+        """
+        source, sink = os.pipe()
+        os.write(sink, stdin)
+        os.close(sink)
+        output, printed = os.pipe()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become(argv, environ, (source, printed, null), -1)
+            finally:
+                os._exit(EXIT_NOT_FOUND)
+        for fd in (source, printed, null):
+            os.close(fd)
+        return pid, output
+
+    def _become(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        descriptors: Sequence[int],
+        told: int,
+    ) -> None:
+        """Exec with exactly these descriptors; on failure write the error's number to ``told``."""
+        import fcntl
+
+        out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32) for fd in descriptors]
+        report = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, 32) if told >= 0 else -1
+        for number, fd in enumerate(out_of_the_way):
+            os.dup2(fd, number)
+        for name in os.listdir("/dev/fd"):
+            fd = int(name)
+            if fd >= len(descriptors) and fd != report:
+                try:
+                    os.close(fd)
+                except OSError:
+                    continue  # the listing's own
+        try:
+            os.execve(argv[0], list(argv), dict(environ))
+        except OSError as error:
+            if report >= 0:
+                os.write(report, str(error.errno).encode())
+
+    def end_child(self, pid: int) -> None:
+        """Kill a child if it still runs, and take its exit status so that no zombie stays."""
+        import signal
+
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            return
+
+    def harden(self, *, die_with_parent: bool = False) -> None:
+        """Let no other process of this user read this one's memory; ``die_with_parent`` also ends
+        it with its parent.
+
+        Only Linux can do either; elsewhere nothing happens.
+        """
+        if not sys.platform.startswith("linux"):
+            return
+        import ctypes
+        import signal
+
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if die_with_parent:
+            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+    def process_descriptor(self) -> int:
+        """Return a descriptor that turns readable when this process ends, whatever runs in it then;
+        -1 where there is none.
+        """
+        try:
+            return os.pidfd_open(os.getpid())
+        except (AttributeError, OSError):
+            return -1
+
+    def watch_process(self, pid: int) -> int:
+        """Return a descriptor that turns readable when that process ends; -1 where only asking
+        helps.
+        """
+        import select as system_select
+
+        select: Any = system_select
+        if not hasattr(select, "kqueue"):
+            return -1
+        ends = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+        self._queue = queue = select.kqueue()
+        try:
+            queue.control([ends], 0)
+        except OSError:
+            return -1
+        return int(queue.fileno())
+
+    def process_stat(self, pid: int) -> tuple[int, str]:
+        """Return a process's parent and its start time in the kernel's ticks; (0, "") if there is
+        no such process.
+
+        Without /proc the start time is empty for a process that runs.
+        """
+        try:
+            text = self.read_file(f"/proc/{pid}/stat", 8192).decode("utf-8", "replace")
+        except OSError:
+            return self._stat_without_proc(pid)
+        # The name in parentheses may hold anything, parentheses too.
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[1]), fields[19]) if fields[0] not in "ZX" else (0, "")
+
+    def _stat_without_proc(self, pid: int) -> tuple[int, str]:
+        if os.path.isdir("/proc/self"):
+            return 0, ""
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return 0, ""
+        return 1, ""
+
+    def socket_holders(self, inode: int) -> list[int]:
+        """Return the processes with a socket open, of those this user may look into (Linux)."""
+        wanted = f"socket:[{inode}]"
+        found = []
+        for name in os.listdir("/proc"):
+            if name.isdigit() and self._holds(f"/proc/{name}/fd", wanted):
+                found.append(int(name))
+        return found
+
+    def _holds(self, folder: str, wanted: str) -> bool:
+        try:
+            for name in os.listdir(folder):
+                try:
+                    if os.readlink(f"{folder}/{name}") == wanted:
+                        return True
+                except OSError:
+                    continue
+        except OSError:
+            return False
+        return False
+
+    def open_notice_board(self) -> int:
+        """Open the terminal for writing only, to tell the person something later; -1 if there is
+        none.
+
+        It is never waited for: what a stopped terminal does not take is lost.
+        """
+        flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open("/dev/tty", flags)
+        except OSError:
+            return -1
+
+    def post_notice(self, fd: int, text: str) -> None:
+        """Write one line in between whatever the command shows."""
+        try:
+            os.write(fd, f"\r\nawsvault: {text}\r\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            return
 
     def process_id(self) -> int:
         """Return this process's id, which is the command's too once it has replaced us."""
@@ -1420,13 +1642,8 @@ class World:
 
     def process_started(self, pid: int) -> str:
         """Return what tells a process from a later one with the same id; "" if there is none."""
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # Field 22 (proc(5)), counted behind the name, which may hold blanks and brackets.
-                fields = file.read().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return "" if os.path.isdir("/proc/self") else self._started_by_ps(pid)
-        return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+        parent, started = self.process_stat(pid)
+        return started if started or not parent else self._started_by_ps(pid)
 
     def _started_by_ps(self, pid: int) -> str:
         fixed = {"TZ": "UTC", "LC_ALL": "C"}
@@ -1438,30 +1655,10 @@ class World:
 
         The caller compares the process's start time afterwards, since ids are used again.
         """
-        import select
-
         try:
-            if sys.platform == "linux":
-                return os.pidfd_open(pid)
-            queue = select.kqueue()
-            ended = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
-            queue.control([ended], 0)
-            fd = os.dup(queue.fileno())
-            queue.close()
-        except (OSError, AttributeError):
-            return -1
-        return fd
-
-    def wait_for_process(self, pid: int, started: str) -> None:
-        """Wait until the process that had this id at that start time has ended."""
-        import select
-
-        fd = self.ending_descriptor(pid)
-        while self.process_started(pid) == started:
-            # Without a descriptor (an old kernel) there is only asking again.
-            select.select([fd] if fd >= 0 else [], [], [], None if fd >= 0 else 0.5)
-        if fd >= 0:
-            os.close(fd)
+            return os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            return self.watch_process(pid)
 
     def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
@@ -1516,13 +1713,6 @@ class World:
                 except OSError:
                     continue  # the listing's own
 
-    def harden(self) -> None:
-        """Let no other process of this user read our memory (Linux only)."""
-        if sys.platform == "linux":
-            import ctypes
-
-            ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
-
     def listen_privately(self, folder: str) -> socket.socket:
         """Return a listening socket in a folder of ours, which becomes the working folder."""
         import socket
@@ -1536,21 +1726,58 @@ class World:
 
     def ask_privately(self, folder: str, question: bytes) -> bytes:
         """Return what the process that listens in a folder of ours answers; nothing without one."""
-        import socket
-
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.chdir(folder)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(SOCKET_SECONDS)
-                connection.connect(SOCKET_NAME)
-                connection.sendall(question + b"\n")
-                return b"".join(iter(lambda: connection.recv(65536), b""))
+            return self.ask_socket(SOCKET_NAME, question)
         except OSError:
             return b""
         finally:
             os.fchdir(here)
             os.close(here)
+
+    def ask_socket(self, path: str, question: bytes) -> bytes:
+        """Return what the process that listens at a path answers; nothing if there is none."""
+        import socket
+
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                connection.connect(path)
+                connection.sendall(question + b"\n")
+                return b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return b""
+
+    def accepts(self, host: str, port: int, seconds: float, question: bytes = b"") -> bool:
+        """Tell whether a connection is taken and, if something is asked, answered in time."""
+        import socket
+
+        try:
+            with socket.create_connection((host, port), seconds) as connection:
+                connection.sendall(question)
+                return not question or bool(connection.recv(1))
+        except OSError:
+            return False
+
+    def is_root_s(self, path: str) -> bool:
+        """Tell whether only root can have made and written something; OSError if it is missing."""
+        state = os.stat(path, follow_symlinks=False)
+        return state.st_uid == 0 and not state.st_mode & 0o022
+
+    def make_root_s_folder(self, path: str) -> None:
+        """Make a folder that all may look into and only root may write to."""
+        try:
+            os.mkdir(path, 0o755)
+            os.chmod(path, 0o755)
+        except FileExistsError:
+            if not self.is_root_s(path):
+                raise AwsVaultError(f"{printable(path)} is not root's alone") from None
+
+    def give_away(self, path: str, uid: int, gid: int) -> None:
+        """Make a file another user's, and nobody else's."""
+        os.chmod(path, 0o600)
+        os.chown(path, uid, gid, follow_symlinks=False)
 
     def peer_is_ours(self, connection: socket.socket) -> bool:
         """Tell whether the process at a private socket's other end is this user's."""
@@ -1561,6 +1788,58 @@ class World:
             return True  # the folder is ours alone
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return bool(struct.unpack("iII", told)[1] == self.uid())
+
+    def fork_child(self, work: Callable[[], object], keep: Iterable[int]) -> int:
+        """Run ``work()`` in a child with no descriptors but ``keep``; the caller waits for it."""
+        pid = os.fork()
+        if pid == 0:
+            # Whatever happens, nothing of the caller's may run a second time in here.
+            try:
+                self._close_all_but(set(keep))
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        return pid
+
+    def wait_for_child(self, pid: int) -> None:
+        """Wait for a child; being told to end ends the child first."""
+        import signal
+
+        def end(_number: int, _frame: object) -> None:
+            self.signal_process(pid, signal.SIGTERM)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, end)
+        os.waitpid(pid, 0)
+
+    def interrupt_on_signals(self) -> None:
+        """Let SIGTERM and SIGHUP end this process as Ctrl-C does: what is open is closed."""
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
+
+    def signal_process(self, pid: int, number: int) -> None:
+        """Send a signal; a process that has ended is no error (AwsVaultError if it is not ours)."""
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            raise AwsVaultError(f"process {pid} is another user's", "use sudo") from None
+
+    def become_user(self, uid: int, gid: int) -> None:
+        """Give up root's rights for good."""
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+
+    def wait_readable(self, fds: Iterable[int], timeout: float | None = None) -> list[int]:
+        """Wait for descriptors (-1: none) for so many seconds; return those to read from."""
+        import select
+
+        return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
 
     # -- what a command leaves behind ----------------------------------------
 
@@ -1590,18 +1869,18 @@ class World:
         except FileNotFoundError:
             return
         for name in names:
-            self.remove_files([os.path.join(path, name)])
-        self.remove_files([path])
+            self.remove_leftovers([os.path.join(path, name)])
+        self.remove_leftovers([path])
 
-    def remove_files(self, paths: Iterable[str]) -> None:
-        """Remove files, and folders that are empty by then; what is gone already is no error."""
+    def remove_leftovers(self, paths: Iterable[str]) -> None:
+        """Remove files, and folders that are empty then; what is gone already is no error."""
         for path in paths:
             try:
                 if os.path.isdir(path) and not os.path.islink(path):
                     os.rmdir(path)
                 else:
                     os.unlink(path)
-            except FileNotFoundError:
+            except OSError:
                 continue
 
     def dead_run_folders(self) -> list[str]:
@@ -1625,8 +1904,14 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
-SOCKET_NAME = "credentials"
+RUN_AS_MODULE = (
+    "import sys; folder, name = sys.argv[1:3]; del sys.argv[1:3]; sys.path.insert(0, folder); "
+    "sys.exit(__import__(name).main())"
+)
+SOCKET_NAME = "socket"
 SOCKET_SECONDS = 2.0
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 
 
 class LibraryEnvironment:
@@ -3825,43 +4110,70 @@ class ConfigFile:
         """Return a section's keys and values, by its name as it stands in the brackets; empty if
         there is none."""
         if name not in self._parsed:
-            lines: list[str] = []
+            values: dict[str, str] = {}
             for start, end in self._spans.get(name, ()):
-                lines += self._logical_lines(start, end)
-            self._parsed[name] = _parse_lines(lines) if lines else {}
+                values.update(self._read_span(start, end))
+            self._parsed[name] = {key: _clean_value(value) for key, value in values.items()}
         return self._parsed[name]
 
-    def _logical_lines(self, start: int, end: int) -> list[str]:
-        """Turn a section's lines into configparser's dialect: joined, and indented only where a
-        value is nested."""
-        lines: list[str] = []
-        position, nesting = start, False
-        iterator = iter(self.text[start:end].split("\n"))
-        for line in iterator:
-            here, position = position, position + len(line) + 1
-            while line.rstrip().endswith("\\"):
-                following = next(iterator, "")
-                position += len(following) + 1
-                line = line.rstrip()[:-1] + following.strip()
+    def _read_span(self, start: int, end: int) -> dict[str, str]:
+        """Read the lines of one section: of repeated keys the last one counts, keys are lower case.
+
+        A key without a value takes the indented lines below it as its value, each after a newline.
+        """
+        values: dict[str, str] = {}
+        nested_in = ""
+        for position, line, rest in _joined_lines(self.text, start, end):
             bare = line.strip()
             if not bare or bare[0] in "#;":
                 continue
-            if nesting and line[0] in " \t":
-                lines.append(line)
+            if nested_in and line[0] in " \t":
+                values[nested_in] += f"\n{bare}"
                 continue
             key, value = _split_line(bare)
             if not key:
-                raise ConfigError(f"{self._where(here)}: not a line of the form key = value")
-            quote = next((mark for mark in ("`", '"""') if value.startswith(mark)), "")
-            while quote and (not value.endswith(quote) or len(value) < 2 * len(quote)):
-                following_line = next(iterator, None)
-                if following_line is None:
-                    break
-                position += len(following_line) + 1
-                value += f"\n {following_line.strip()}"
-            nesting = not value
-            lines.append(f"{key} = {value}")
-        return lines
+                raise ConfigError(f"{self._where(position)}: not a line of the form key = value")
+            values[key.lower()] = _raw_value(value, rest)
+            nested_in = "" if value else key.lower()
+        return values
+
+
+def _joined_lines(
+    text: str, start: int, end: int
+) -> Iterator[tuple[int, str, Callable[[], str | None]]]:
+    """Yield a section's lines, a trailing backslash joining the next one, each with its position.
+
+    The third value takes the following line away, for a value that goes on there (None at the end).
+    """
+    lines = text[start:end].split("\n")
+    index, position = 0, start
+
+    def take() -> str | None:
+        nonlocal index, position
+        if index == len(lines):
+            return None
+        index, position = index + 1, position + len(lines[index]) + 1
+        return lines[index - 1]
+
+    while index < len(lines):
+        here, line = position, take() or ""
+        while line.rstrip().endswith("\\"):
+            line = line.rstrip()[:-1] + (take() or "").strip()
+        yield here, line, take
+
+
+def _raw_value(value: str, rest: Callable[[], str | None]) -> str:
+    """Return a value; one in back-quotes or three quotes goes on until they come again."""
+    mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
+    while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
+        following = rest()
+        if following is None:
+            break
+        value += f"\n{following.strip()}"
+    return value
+
+
+RAW_MARKS = ("`", '"""')
 
 
 def _is_profile_section(name: str) -> bool:
@@ -3888,24 +4200,10 @@ def _split_line(line: str) -> tuple[str, str]:
     return line[:at].strip().strip("\"'`"), line[at + 1 :].strip()
 
 
-def _parse_lines(lines: Sequence[str]) -> dict[str, str]:
-    import configparser
-
-    parser = configparser.RawConfigParser(
-        strict=False,
-        delimiters=("=",),
-        comment_prefixes=("#", ";"),
-        default_section="\0",
-        empty_lines_in_values=False,
-    )
-    parser.read_string("\n".join(["[section]", *lines]))
-    return {key: _clean_value(value) for key, value in parser.items("section")}
-
-
 def _clean_value(text: str) -> str:
     r"""Drop a comment and the quotes around a whole value; a value in back-quotes or ``\"\"\"`` is
     taken as it is."""
-    for mark in ("`", '"""'):
+    for mark in RAW_MARKS:
         if text.startswith(mark) and text.endswith(mark) and len(text) >= 2 * len(mark):
             return text[len(mark) : -len(mark)]
     if text.startswith("\n"):
@@ -3931,6 +4229,8 @@ def load_config(world: World) -> ConfigFile:
         return ConfigFile(path)
     except OSError as error:
         raise ConfigError(f"can't read {printable(path)}: {os_reason(error)}") from None
+    if b"\0" in data:
+        raise ConfigError(f"{printable(path)} is no UTF-8 text", "save it as UTF-8")
     return ConfigFile(path, data.decode("utf-8", "surrogateescape"), world.file_is_safe(path))
 
 
@@ -4083,14 +4383,18 @@ class Lookup:
 
     def _file_layers(self) -> Iterator[Layer]:
         seen: list[str] = []
+        included: list[str] = []  # from one to the next by include_profile
         name, inherited = self.profile, False
         while True:
-            if name in seen:
-                cycle = " -> ".join(map(printable, [*seen[seen.index(name) :], name]))
+            if name in included:
+                circle = " -> ".join(map(printable, [*included[included.index(name) :], name]))
                 raise ConfigError(
-                    f"{printable(self.config.path)}: include_profile goes in a circle: {cycle}"
+                    f"{printable(self.config.path)}: include_profile goes in a circle: {circle}"
                 )
+            if name in seen:
+                return  # [default] includes a profile that falls back to [default]
             seen.append(name)
+            included.append(name)
             section = profile_section(name)
             values = self.config.section(section)
             yield Layer(
@@ -4110,7 +4414,7 @@ class Lookup:
                     )
                 name = following
             elif "default" not in seen:
-                name, inherited = "default", True
+                name, inherited, included = "default", True, []
             else:
                 return
 
@@ -4157,7 +4461,8 @@ class Lookup:
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
         """Return a duration; a bare number is seconds only where the file says it."""
         where = self.find(name)[1]
-        bare = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        in_file = where not in ("", DURATION_FLAG, *SETTINGS[name].env)
+        bare = in_file and name == "duration_seconds"
         length = self.parsed(name, lambda text: parse_duration(text, bare_seconds=bare), default)
         return Duration(length, where)
 
@@ -4218,9 +4523,9 @@ def split_url(url: str) -> tuple[str, str]:
     import re
 
     # Not urllib.parse, which takes 2 ms of every start to import.
-    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
     match = re.fullmatch(rf"(https?)://{host}(?:[/?][!-~]*)?", url)
-    if not match:
+    if not match or not 0 < int(match[3] or 443) < 65536:
         raise ValueError("no http or https URL")
     return match[1], match[2].lower()
 
@@ -4825,8 +5130,8 @@ def explain_failure(operation: str, error: Exception) -> AwsError:
 class Tools:
     """What providers act with: ``min_ttl`` is what a cached session must have left.
 
-    ``source_min_ttl`` is that of sessions that only sign for the next one; ``for_server``
-    asks for what running SDKs need, too.
+    ``source_min_ttl`` is that of sessions that only sign for the next one, where it is another;
+    ``for_server`` asks for what a server needs, which renews while it runs.
     """
 
     def __init__(
@@ -4845,16 +5150,24 @@ class Tools:
         self.sts = sts
         self.codes = codes
         self.min_ttl = min_ttl
-        self.source_min_ttl = min_ttl if source_min_ttl is None else source_min_ttl
+        self.source_min_ttl = source_min_ttl
         self.for_server = for_server
+        self.made: dict[Provider, Credentials] = {}
         self._stored: dict[str, Credentials] = {}
 
     def for_source(self) -> Tools:
-        """Return the tools for a session that another is made from: its own age matters less."""
-        if not self.for_server and self.min_ttl == self.source_min_ttl:
+        """Return the tools for a session that only signs for the next one."""
+        if self.source_min_ttl is None:
             return self
-        tools = Tools(self.world, self.vault, self.sts, self.codes, self.source_min_ttl)
-        tools._stored = self._stored
+        tools = Tools(
+            self.world,
+            self.vault,
+            self.sts,
+            self.codes,
+            self.source_min_ttl,
+            for_server=self.for_server,
+        )
+        tools._stored, tools.made = self._stored, self.made
         return tools
 
     def stored(self, profile: str) -> Credentials:
@@ -4907,7 +5220,14 @@ class SessionProvider(Provider):
     explicit_duration: bool = False
     mfa: Mfa | None = None
 
+    server_life = RENEW_AHEAD
+
     def retrieve(self, tools: Tools) -> Credentials:
+        if self not in tools.made:
+            tools.made[self] = self._find_or_make(tools)
+        return tools.made[self]
+
+    def _find_or_make(self, tools: Tools) -> Credentials:
         fingerprint = digest(*self.made_from(tools))
         least = self.least_life(tools)
         found = tools.vault.find_session(self.slot, fingerprint, least)
@@ -4923,7 +5243,7 @@ class SessionProvider(Provider):
         """Return how much of its life a cached session must have left: more for running SDKs."""
         if not tools.for_server:
             return tools.min_ttl
-        return max(tools.min_ttl, min(RENEW_AHEAD, self.duration / 3))
+        return max(tools.min_ttl, min(self.server_life, self.duration / 3))
 
     def cached(self, tools: Tools) -> Credentials | None:
         """Return what is in the vault as long as it is valid at all."""
@@ -4971,6 +5291,8 @@ class SessionProvider(Provider):
 
 class SessionToken(SessionProvider):
     """GetSessionToken, signed by long-lived keys."""
+
+    server_life = datetime.timedelta(hours=1)
 
     def request(
         self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
@@ -5047,18 +5369,28 @@ class SessionChoice(Value):
     serial: str
     duration: Duration
     own: bool = False  # aws-vault would not make it, so it must not be filed as one of aws-vault's
+    chained: bool = False  # the chained duration counts, also for the profile asked for
 
 
-def plan_chain(target: ProfileConfig, stored: Iterable[str], *, no_session: bool = False) -> Plan:
+def plan_chain(
+    target: ProfileConfig,
+    stored: Iterable[str],
+    *,
+    no_session: bool = False,
+    always_session: bool = False,
+) -> Plan:
     """Decide how a profile's credentials are made, as aws-vault's fork does but for what AWS always
     refuses.
 
-    ``stored`` are the names with long-lived keys. UsageError for what can't work, before anybody is
-    asked.
+    ``stored`` are the names with long-lived keys. With ``always_session`` a session of the keys
+    comes first, from which a server renews for hours. UsageError for what can't work, before
+    anybody is asked.
     """
     chain = find_keys(target, frozenset(stored))
-    choice = choose_session(chain, no_session)
-    choice = _choice_for_later_roles(chain, choice, no_session)
+    if always_session:
+        choice: SessionChoice | None = choose_server_session(chain)
+    else:
+        choice = _choice_for_later_roles(chain, choose_session(chain, no_session), no_session)
     provider: Provider = StoredKeys(chain[-1].name)
     notes: list[str] = []
     for profile in reversed(chain):
@@ -5110,6 +5442,30 @@ def choose_session(chain: Sequence[ProfileConfig], no_session: bool) -> SessionC
     return None
 
 
+def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
+    """Decide on the keys' own session that every server starts from: it proves the one device that
+    the chain asks for.
+    """
+    keys = chain[-1]
+    roles = [profile for profile in reversed(chain) if profile.role_arn]
+    asking = [profile for profile in roles or [keys] if profile.mfa_serial]
+    for other in asking[1:]:
+        if other.mfa_serial != asking[0].mfa_serial:
+            raise _two_devices(asking[0], other)
+    serial = asking[0].mfa_serial if asking else ""
+    return SessionChoice(
+        keys, serial, keys.chained_session_duration, own=serial != keys.mfa_serial, chained=True
+    )
+
+
+def _two_devices(first: ProfileConfig, second: ProfileConfig) -> ConfigError:
+    return ConfigError(
+        f"profiles {printable(first.name)!r} and {printable(second.name)!r} need two MFA devices "
+        "in one chain, which AWS does not allow",
+        "give both the same mfa_serial",
+    )
+
+
 def _keeps_full_duration(chain: Sequence[ProfileConfig]) -> bool:
     # A single role of over an hour must be assumed from the keys themselves: AWS caps a chained one
     # at an hour.
@@ -5130,11 +5486,7 @@ def _choice_for_later_roles(
     needed = unproved[0]
     for other in [*([choice.holder] if choice and choice.serial else []), roles[0], *unproved]:
         if other.mfa_serial not in ("", needed.mfa_serial):
-            raise ConfigError(
-                f"profiles {printable(other.name)!r} and {printable(needed.name)!r} need two "
-                "MFA devices in one chain, which AWS does not allow",
-                "give both the same mfa_serial",
-            )
+            raise _two_devices(other, needed)
     if no_session:
         raise UsageError(
             f"profile {printable(needed.name)!r} needs MFA after another role, which takes a "
@@ -5174,7 +5526,8 @@ def _session_token(
     source: Provider, choice: SessionChoice, chain: Sequence[ProfileConfig]
 ) -> SessionToken:
     profile = choice.holder
-    ttl = "session_ttl" if profile is chain[0] else "chained_session_ttl"
+    chained = choice.chained or profile is not chain[0]
+    ttl = "chained_session_ttl" if chained else "session_ttl"
     return SessionToken(
         source=source,
         slot=_slot(
@@ -5239,6 +5592,1626 @@ def _checked(
             f"lasts {limit}"
         )
     return length
+
+
+# ======================================================================
+# Servers
+# ======================================================================
+# Credentials over HTTP for SDKs that ask again: the container endpoint and instance metadata, on
+# one loopback port. The server is a process of its own that holds the current session and the one
+# it renews from, and nothing of the vault. One thread: what http.server adds (a thread for each
+# connection, email's parser, several writes) is what was measured slow in it.
+
+LOOPBACK = "127.0.0.1"
+MAX_HEAD_BYTES = 16 * 1024
+MAX_TARGET_BYTES = 4096
+MAX_HEADERS = 64
+MAX_CONNECTIONS = 128
+MAX_ROLE_ARNS = 32
+MAX_CHILDREN = 4
+MAX_STATE_BYTES = 64 * 1024
+HEAD_SECONDS = 5.0
+IDLE_SECONDS = 120.0
+DRAIN_SECONDS = 1.0
+MAX_DRAIN_BYTES = 1024 * 1024
+LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
+CHILD_SECONDS = 240.0  # a lock, a prompt and AWS
+RENEW_SPACING = 60.0
+FIRST_SPACING = 5.0  # between attempts while nothing was ever held: SDKs try for four seconds or so
+CONTAINER_WAIT = 1.5  # botocore waits for 2 s
+METADATA_WAIT = 0.8  # botocore and the JavaScript SDK wait for 1 s, once
+MAX_METADATA_TOKEN_TTL = 21600
+METADATA_ROLE = "local-credentials"  # aws-vault's name for it
+# botocore stretches what it gets from metadata with less, and then signs with dead credentials.
+METADATA_LEAST_LEFT = 600.0
+LEAST_LEFT = 1.0
+TOO_SHORT_FOR_SERVER = datetime.timedelta(hours=1)
+REASONS = {
+    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 414: b"URI Too Long",
+    417: b"Expectation Failed", 431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}  # fmt: skip
+JSON_TYPE, TEXT_TYPE = b"application/json", b"text/plain"
+
+
+class ServerMode(Value):
+    """What a server offers, and to whom."""
+
+    container: bool = True
+    metadata: bool = True
+    lazy: bool = False
+    imds_v1: bool = False
+    imds_any_user: bool = False
+    strict_peer: bool = False
+    check_peer: bool = True
+    link_local: bool = False
+
+
+class ServerState(Value):
+    """All that the server's process is given. ``life``: for how many seconds credentials are asked
+    for.
+
+    ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that
+    /role-arn/ adds, ``remake`` what the vault is asked for when ``source`` has ended, ``renewer``
+    the command line that renews.
+    """
+
+    mode: ServerMode
+    pid: int
+    started: str
+    profile: str
+    region: str
+    token: Secret
+    hosts: tuple[str, ...]
+    life: int
+    current: Credentials | None
+    source: Credentials | None
+    links: tuple[dict[str, Any], ...]
+    role: dict[str, Any]
+    remake: dict[str, str]
+    renewer: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    has_watch: bool = False
+    has_board: bool = False
+
+    def to_json(self) -> Secret:
+        """Write it for the other process."""
+        members = {name: getattr(self, name) for name in self._fields}
+        members["mode"] = {name: getattr(self.mode, name) for name in ServerMode._fields}
+        members["token"] = self.token.reveal()
+        for name in ("current", "source"):
+            members[name] = credentials_members(members[name])
+        return Secret(go_json(members))
+
+    @classmethod
+    def from_json(cls, text: str) -> ServerState:
+        """Read what to_json wrote."""
+        members = parse_json_object(text)
+        members["mode"] = ServerMode(**members["mode"])
+        members["token"] = Secret(members["token"])
+        for name in ("current", "source"):
+            members[name] = members_credentials(members[name])
+        for name in ("hosts", "links", "renewer", "files"):
+            members[name] = tuple(members[name])
+        return cls(**members)
+
+
+def credentials_members(credentials: Credentials | None) -> dict[str, str] | None:
+    """Return credentials as they go through a pipe between two processes of ours."""
+    if credentials is None:
+        return None
+    token, expiration = credentials.session_token, credentials.expiration
+    return {
+        "key": credentials.access_key_id,
+        "secret": credentials.secret_access_key.reveal(),
+        "token": token.reveal() if token else "",
+        "expiration": format_time(expiration) if expiration else "",
+        "account": credentials.account_id,
+    }
+
+
+def members_credentials(members: Mapping[str, str] | None) -> Credentials | None:
+    """Read what credentials_members wrote."""
+    if members is None:
+        return None
+    token, expiration = members["token"], members["expiration"]
+    return Credentials(
+        members["key"],
+        Secret(members["secret"]),
+        Secret(token) if token else None,
+        parse_time(expiration) if expiration else None,
+        members["account"],
+    )
+
+
+ROLE_MEMBERS = ("role_arn", "role_session_name", "external_id", "source_identity")
+
+
+def role_members(role: AssumeRole) -> dict[str, Any]:
+    """Return one AssumeRole as it goes to the process that makes it."""
+    return {
+        **{name: getattr(role, name) for name in ROLE_MEMBERS},
+        "session_tags": [list(pair) for pair in role.session_tags],
+        "transitive_tags": list(role.transitive_tags),
+        "seconds": int(role.duration.total_seconds()),
+        "endpoint": {name: getattr(role.endpoint, name) for name in Endpoint._fields},
+    }
+
+
+def members_role(members: Mapping[str, Any]) -> AssumeRole:
+    """Read what role_members wrote; the role can be asked for, but is filed nowhere."""
+    return AssumeRole(
+        source=StoredKeys(""),
+        slot=SessionSlot("", ""),
+        endpoint=Endpoint(**members["endpoint"]),
+        duration=datetime.timedelta(seconds=members["seconds"]),
+        session_tags=tuple((key, value) for key, value in members["session_tags"]),
+        transitive_tags=tuple(members["transitive_tags"]),
+        **{name: members[name] for name in ROLE_MEMBERS},
+    )
+
+
+def split_chain(provider: Provider) -> tuple[SessionToken | None, list[AssumeRole]]:
+    """Return the session that a server renews from, and the roles from there to what is served."""
+    roles: list[AssumeRole] = []
+    while isinstance(provider, AssumeRole):
+        roles.insert(0, provider)
+        provider = provider.source
+    return (provider, roles) if isinstance(provider, SessionToken) else (None, roles)
+
+
+def container_document(credentials: Credentials) -> bytes:
+    """Write what the container endpoint answers (AWS SDKs and Tools Reference Guide, "Container
+    credential provider").
+
+    All four members that SDKs insist on are there; botocore takes no answer without a Token or an
+    Expiration.
+    """
+    token, expiration = credentials.session_token, credentials.expiration
+    account = {"AccountId": credentials.account_id} if credentials.account_id else {}
+    return _document(
+        {
+            "AccessKeyId": credentials.access_key_id,
+            "SecretAccessKey": credentials.secret_access_key.reveal(),
+            "Token": token.reveal() if token else "",
+            "Expiration": format_time(expiration) if expiration else "",
+            **account,
+        }
+    )
+
+
+def metadata_document(credentials: Credentials, now: datetime.datetime) -> bytes:
+    """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from
+    instance metadata").
+    """
+    return _document(
+        {
+            "Code": "Success",
+            "LastUpdated": format_time(now),
+            "Type": "AWS-HMAC",
+            **parse_json_object(container_document(credentials).decode()),
+        }
+    )
+
+
+def _document(members: Mapping[str, str]) -> bytes:
+    return (go_json(members) + "\n").encode("utf-8", "surrogateescape")
+
+
+# -- HTTP ----------------------------------------------------------------
+
+
+class Refusal(Exception):
+    """An answer that refuses: HTTP status and a word why. ``final`` ones end the connection."""
+
+    def __init__(self, status: int, why: str, *, final: bool = False, headers: bytes = b"") -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+        self.final = final
+        self.headers = headers
+
+
+class Request:
+    """A request's head: method, target, and the headers by their names in lower case."""
+
+    __slots__ = ("headers", "keep", "method", "path")
+
+    def __init__(self, method: bytes, target: bytes, minor: bytes, headers: dict[bytes, bytes]):
+        self.method = method
+        self.path = target.partition(b"?")[0]
+        self.headers = headers
+        wish = headers.get(b"connection", b"").lower()
+        self.keep = b"close" not in wish and (minor == b"1" or b"keep-alive" in wish)
+
+
+class HeadParser:
+    """Reads request heads, and refuses whatever two HTTP implementations might read in two ways."""
+
+    def __init__(self) -> None:
+        import re
+
+        token = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+        value = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
+        self.match = re.compile(
+            rb"(%b) (/[!-~]*) HTTP/1\.([01])\r\n((?:%b:%b\r\n)*)\r\n" % (token, token, value)
+        ).fullmatch
+
+    def parse(self, head: bytes) -> Request:
+        """Read a whole head; Refusal for all that is not one request without a body."""
+        match = self.match(head)
+        if match is None:
+            raise Refusal(400, "malformed request", final=True)
+        method, target, minor, fields = match.groups()
+        if len(target) > MAX_TARGET_BYTES:
+            raise Refusal(414, "the path is too long", final=True)
+        lines = fields.split(b"\r\n")[:-1]
+        if len(lines) > MAX_HEADERS:
+            raise Refusal(431, "too many headers", final=True)
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(b":")
+            headers[name.lower()] = value.strip(b" \t")
+        if len(headers) != len(lines):
+            raise Refusal(400, "a header is repeated", final=True)
+        if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
+            raise Refusal(400, "no request here has a body", final=True)
+        if b"expect" in headers:
+            raise Refusal(417, "nothing can be expected", final=True)
+        return Request(method, target, minor, headers)
+
+
+# What browsers and proxies add, and no SDK does.
+FOREIGN_HEADERS = frozenset((b"origin", b"referer", b"x-forwarded-for", b"forwarded", b"via"))
+
+
+def check_origin(request: Request, hosts: frozenset[bytes]) -> None:
+    """Refuse what a web page, a proxy, or a name that was bound to this address sent."""
+    if request.headers.get(b"host") not in hosts:
+        raise Refusal(403, "access denied for this host", final=True)
+    for name in request.headers:
+        if name in FOREIGN_HEADERS or name.startswith(b"sec-fetch-"):
+            raise Refusal(403, f"access denied with {name.decode()}", final=True)
+
+
+def format_answer(
+    status: int, body: bytes, kind: bytes, date: bytes, *, keep: bool, headers: bytes = b""
+) -> bytes:
+    """Write a whole answer: head and body leave in one piece, because Go repeats a request whose
+    answer comes in two.
+    """
+    return b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%bContent-Length: %d\r\nConnection: %b\r\n\r\n%b" % (
+        status,
+        REASONS[status],
+        date,
+        b"Content-Type: %b\r\nCache-Control: no-store\r\n" % kind if body else b"",
+        headers,
+        len(body),
+        b"keep-alive" if keep else b"close",
+        body,
+    )
+
+
+class MetadataTokens:
+    """IMDSv2's session tokens: each carries its own end, so that none has to be remembered."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.key = world.random(32)
+
+    def make(self, seconds: int) -> bytes:
+        """Return a token that is good for so many seconds."""
+        end = b"%x" % (int(self.world.monotonic()) + seconds)
+        return end + b"-" + self._seal(end)
+
+    def good(self, token: bytes) -> bool:
+        """Tell whether a token is ours and has not ended."""
+        import hmac
+
+        end, _, seal = token.partition(b"-")
+        if not hmac.compare_digest(self._seal(end), seal):
+            return False
+        return int(end, 16) >= self.world.monotonic()
+
+    def _seal(self, end: bytes) -> bytes:
+        import hmac
+
+        return hmac.new(self.key, end, "sha256").hexdigest().encode()
+
+
+# -- who asks ----------------------------------------------------------------
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NO_COOKIE = b"\xff" * 8
+
+
+class PeerCheck:
+    """Tells whose process is at the other end of a loopback connection, by Linux's sock_diag(7).
+
+    /proc/net/tcp would not show an IPv4 connection of an IPv6 socket, and is slow with thousands of
+    sockets.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        port: int,
+        *,
+        strict: tuple[int, str] | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        import socket
+
+        self.world = world
+        self.port = port
+        self.address = address
+        self.strict = strict
+        self.sequence = 0
+        self.netlink = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG
+        )
+        self.netlink.settimeout(0.5)
+
+    def allows(self, peer: tuple[str, int]) -> bool:
+        """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the
+        command's family only.
+        """
+        try:
+            found = self.owner(peer)
+        except OSError:
+            return False
+        if found is None or found[0] != self.world.uid():
+            return False
+        return self.strict is None or self._is_family(found[1], *self.strict)
+
+    def owner(self, peer: tuple[str, int]) -> tuple[int, int] | None:
+        """Return the user and the inode of a connected socket; None if it is closed or missing."""
+        import socket
+        import struct
+
+        self.sequence += 1
+        ends = struct.pack("!HH", peer[1], self.port) + b"".join(
+            socket.inet_aton(address).ljust(16, b"\0") for address in (peer[0], self.address)
+        )
+        # struct inet_diag_req_v2 of linux/inet_diag.h: any state, one socket by its four numbers.
+        body = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ends
+        body += struct.pack("=I", 0) + NO_COOKIE
+        head = struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, self.sequence, 0)
+        self.netlink.send(head + body)
+        while True:
+            answer = self.netlink.recv(4096)
+            _, kind, _, sequence, _ = struct.unpack_from("=IHHII", answer)
+            if sequence == self.sequence:
+                break
+        if kind != SOCK_DIAG_BY_FAMILY:
+            return None
+        uid, inode = struct.unpack_from("=II", answer, 16 + 4 + 48 + 12)
+        # A socket that was closed meanwhile has no inode, and says that it is root's.
+        return (uid, inode) if inode else None
+
+    def _is_family(self, inode: int, ancestor: int, started: str) -> bool:
+        holders = self.world.socket_holders(inode)
+        return bool(holders) and all(
+            descends(self.world, pid, ancestor, started) for pid in holders
+        )
+
+
+def descends(world: World, pid: int, ancestor: int, started: str) -> bool:
+    """Tell whether a process is, or descends from, the one of that number and start time."""
+    seen = 0
+    while pid > 0 and seen < 1000:
+        parent, start = world.process_stat(pid)
+        if pid == ancestor:
+            return bool(start) and start == started
+        pid, seen = parent, seen + 1
+    return False
+
+
+def can_see_peers(world: World) -> bool:
+    """Tell whether this machine says who is at the other end of a connection."""
+    import socket
+
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        with socket.socket() as ours, socket.socket() as theirs:
+            ours.bind((LOOPBACK, 0))
+            ours.listen(1)
+            theirs.connect(ours.getsockname())
+            check = PeerCheck(world, ours.getsockname()[1])
+            with check.netlink:
+                return check.allows(theirs.getsockname())
+    except OSError:
+        return False
+
+
+# -- what is served -------------------------------------------------------------
+
+
+class Failure(Value):
+    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even
+    later.
+    """
+
+    message: str
+    never: bool = False
+    person: bool = False
+    restart: bool = False
+    expired: bool = False
+    asked: bool = False
+
+
+class Holding:
+    """One set of credentials that is served, and when the next one is fetched.
+
+    ``life`` is how long credentials are asked for; ``clock`` is always World.monotonic().
+    """
+
+    def __init__(self, life: datetime.timedelta) -> None:
+        self.life = life
+        self.current: Credentials | None = None
+        self.documents: tuple[bytes, bytes] = (b"", b"")
+        self.tried: float | None = None
+        self.busy = False
+        self.failure: Failure | None = None
+        self.waiting: list[Connection] = []
+
+    def put(self, credentials: Credentials, now: datetime.datetime, *, fresh: bool) -> None:
+        """Serve these from now on. ``fresh``: made just now, so that their life is known."""
+        self.current = credentials
+        self.documents = (container_document(credentials), metadata_document(credentials, now))
+        self.failure = None
+        if fresh and credentials.expiration:
+            self.life = credentials.expiration - now
+
+    def left(self, now: datetime.datetime) -> float:
+        """Return for how many seconds what is held will be valid; 0 without any."""
+        if self.current is None or self.current.expiration is None:
+            return 0.0
+        return max(0.0, (self.current.expiration - now).total_seconds())
+
+    def next_try(self, now: datetime.datetime, clock: float) -> float | None:
+        """Return when to fetch new ones, on the monotonic clock; None while that is under way or
+        nothing is held.
+        """
+        if self.busy or self.current is None:
+            return None
+        ahead = min(RENEW_AHEAD, self.life / 3).total_seconds()
+        return max(clock + self.left(now) - ahead, self.earliest())
+
+    def earliest(self) -> float:
+        """Return before which moment nothing may be tried again."""
+        if self.tried is None:
+            return float("-inf")
+        return self.tried + (RENEW_SPACING if self.current else FIRST_SPACING)
+
+
+class Connection:
+    """One client's connection: what it has sent so far, until when it may take, and what it waits
+    for.
+    """
+
+    __slots__ = (
+        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "sock",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, peer: tuple[str, int], deadline: float) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.deadline = deadline
+        self.data = b""
+        self.checked = False
+        self.draining = False
+        self.drained = 0
+        self.keep = True
+        self.parked: tuple[Holding, bool] | None = None
+
+
+class Renewal(Value):
+    """A child that fetches for a holding: its process, what it prints, and until when."""
+
+    pid: int
+    holding: Holding
+    output: bytearray
+    deadline: float
+    whole: bool  # it also makes the session that later ones come from
+
+
+class CredentialServer:
+    """Serves credentials on a listening socket until the command's process ends.
+
+    All waiting is in one poll; no request ever waits for AWS unless there is nothing to serve.
+    """
+
+    def __init__(
+        self, world: World, state: ServerState, listener: socket.socket, peers: PeerCheck | None
+    ) -> None:
+        import select
+
+        self.world = world
+        self.state = state
+        self.mode = state.mode
+        self.listener = listener
+        self.peers = peers
+        self.source = state.source
+        self.hosts = frozenset(host.encode() for host in state.hosts)
+        self.token = state.token.reveal_bytes()
+        self.parser = HeadParser()
+        self.tokens = MetadataTokens(world)
+        self.main = Holding(datetime.timedelta(seconds=state.life))
+        if state.current:
+            self.main.put(state.current, world.now(), fresh=False)
+        self.roles: dict[str, Holding] = {}
+        self.connections: dict[int, Connection] = {}
+        self.renewals: dict[int, Renewal] = {}
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.poll = select.poll()
+        self.events = select.POLLIN
+        self.wake = 0.0
+        self.ended = False
+        self.hopeless = False
+        self.quiet = False
+        self.told = ""
+        self.notice_board = -1
+        self.date = (0, b"")
+        listener.setblocking(False)
+        self._watch(listener.fileno(), self._accept)
+
+    def run(self, process: int = -1, notice_board: int = -1) -> None:
+        """Serve until the descriptor ``process`` turns readable or, without one, the command's
+        process is gone.
+
+        What the person should know is written to the descriptor ``notice_board``.
+        """
+        self.notice_board = notice_board
+        if process >= 0:
+            self._watch(process, self._end)
+        try:
+            while not self.ended:
+                self.step(polling=process < 0)
+        finally:
+            for renewal in self.renewals.values():
+                self.world.end_child(renewal.pid)
+            self.world.remove_leftovers(self.state.files)
+
+    def step(self, *, polling: bool = False) -> None:
+        """Wait for the next thing to do, and do it."""
+        clock = self.world.monotonic()
+        if clock >= self.wake:
+            self.keep_house(clock, polling)
+        for fd, _ in self.poll.poll(max(0.0, (self.wake - clock) * 1000)):
+            # An earlier one of the same round may have closed it.
+            handler = self.handlers.get(fd)
+            if handler is not None:
+                handler()
+
+    def close(self) -> None:
+        """Close everything that is open."""
+        for connection in list(self.connections.values()):
+            self._close(connection)
+        self.listener.close()
+
+    def _end(self) -> None:
+        self.ended = True
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self.handlers[fd] = handler
+        self.poll.register(fd, self.events)
+
+    def _forget(self, fd: int) -> None:
+        del self.handlers[fd]
+        self.poll.unregister(fd)
+
+    # -- time ---------------------------------------------------------------
+
+    def keep_house(self, clock: float, polling: bool) -> None:
+        """Do what is due by the clock, and find out when the next thing will be."""
+        if polling and self.world.process_started(self.state.pid) != self.state.started:
+            self.ended = True
+        now = self.world.now()
+        due = self.main.next_try(now, clock)
+        if due is not None and due <= clock:
+            self._renew_main()
+        self._tell_trouble(now)
+        for fd, renewal in list(self.renewals.items()):
+            if renewal.deadline <= clock:
+                self._finish(fd, renewal, Failure("AWS did not answer in time"))
+        for connection in list(self.connections.values()):
+            if connection.deadline <= clock:
+                self._run_out(connection)
+        due = self.main.next_try(now, clock)
+        moments = [connection.deadline for connection in self.connections.values()]
+        moments += [renewal.deadline for renewal in self.renewals.values()]
+        moments += [clock + (1.0 if polling else LOOK_SECONDS)]
+        moments += [] if due is None or self.hopeless else [due]
+        # Connections may wait a little longer than they must, and are then closed together.
+        self.wake = max(min(moments), clock + 0.05)
+
+    def _wake_by(self, moment: float) -> None:
+        self.wake = min(self.wake, moment)
+
+    def _run_out(self, connection: Connection) -> None:
+        if connection.parked:
+            self._answer_parked(connection)
+        elif connection.data and not connection.draining:
+            self._refuse(connection, Refusal(408, "the request took too long", final=True))
+        else:
+            self._close(connection)
+
+    # -- connections ------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, peer = self.listener.accept()
+        except OSError:
+            return  # gone already, or out of descriptors until some connection ends
+        if len(self.connections) >= MAX_CONNECTIONS:
+            # The one that would be given up first: it says nothing, or nothing more.
+            self._close(min(self.connections.values(), key=lambda other: other.deadline))
+        deadline = self.world.monotonic() + HEAD_SECONDS
+        connection = Connection(sock, peer, deadline)
+        fd = sock.fileno()
+        self.connections[fd] = connection
+        self._watch(fd, lambda: self._read(connection))
+        self._wake_by(deadline)
+
+    def _close(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
+        if fd < 0:
+            return
+        self._unpark(connection)
+        del self.connections[fd]
+        self._forget(fd)
+        connection.sock.close()
+
+    def _read(self, connection: Connection) -> None:
+        import socket
+
+        try:
+            data = connection.sock.recv(MAX_HEAD_BYTES + 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.drained += len(data) if connection.draining else 0
+        if not data or connection.drained > MAX_DRAIN_BYTES:
+            self._close(connection)
+        elif not connection.draining:
+            if not connection.data:
+                connection.deadline = self.world.monotonic() + HEAD_SECONDS
+                self._wake_by(connection.deadline)
+            connection.data += data
+            try:
+                self._answer(connection)
+            except Refusal as refusal:
+                self._refuse(connection, refusal)
+
+    def _answer(self, connection: Connection) -> None:
+        """Answer the request in a connection's data, if all of it is there."""
+        data = connection.data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            check_beginning(data)
+            return
+        if end + 4 != len(data) or connection.parked:
+            raise Refusal(400, "more than one request, or a body", final=True)
+        if len(data) > MAX_HEAD_BYTES:
+            raise Refusal(431, "the headers are too long", final=True)
+        request = self.parser.parse(data)
+        connection.keep = request.keep
+        check_origin(request, self.hosts)
+        if not (self.mode.imds_any_user and request.path.startswith(b"/latest/")):
+            self._check_peer(connection)
+        if request.path.startswith(b"/latest/"):
+            self._answer_metadata(connection, request)
+        else:
+            self._answer_container(connection, request)
+
+    def _check_peer(self, connection: Connection) -> None:
+        # Who made a socket can't change; who holds it can.
+        if self.peers is None or (connection.checked and not self.mode.strict_peer):
+            return
+        if not self.peers.allows(connection.peer):
+            raise Refusal(403, "access denied for this user or process", final=True)
+        connection.checked = True
+
+    def _send(
+        self, connection: Connection, status: int, body: bytes, kind: bytes, headers: bytes = b""
+    ) -> None:
+        import socket
+
+        answer = format_answer(
+            status, body, kind, self._date(), keep=connection.keep, headers=headers
+        )
+        connection.data = b""
+        connection.deadline = self.world.monotonic() + IDLE_SECONDS
+        try:
+            sent = connection.sock.send(answer, socket.MSG_DONTWAIT)
+        except OSError:
+            sent = 0
+        if sent != len(answer):
+            self._close(connection)  # it asks, and never takes what it gets
+        elif not connection.keep:
+            self._finish_connection(connection)
+
+    def _finish_connection(self, connection: Connection) -> None:
+        """Say that nothing more comes, and throw away what still arrives: a close at once would
+        destroy the answer.
+        """
+        import socket
+
+        connection.draining = True
+        connection.deadline = self.world.monotonic() + DRAIN_SECONDS
+        self._wake_by(connection.deadline)
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(connection)
+
+    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
+        connection.keep = connection.keep and not refusal.final
+        self._unpark(connection)
+        metadata = b" /latest/" in connection.data[:64]
+        body = b"" if metadata else _document({"Message": refusal.why})
+        self._send(connection, refusal.status, body, JSON_TYPE, refusal.headers)
+
+    def _date(self) -> bytes:
+        import time
+
+        now = int(time.time())
+        if self.date[0] != now:
+            self.date = (now, time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode())
+        return self.date[1]
+
+    # -- the container endpoint ---------------------------------------------------
+
+    def _answer_container(self, connection: Connection, request: Request) -> None:
+        import hmac
+
+        if not self.mode.container:
+            raise Refusal(404, "no such path")
+        check_method(request, b"GET")
+        if not hmac.compare_digest(request.headers.get(b"authorization", b""), self.token):
+            raise Refusal(403, "invalid Authorization token")
+        if request.path == b"/":
+            self._serve(connection, self.main, metadata=False)
+        elif request.path.startswith(b"/role-arn/"):
+            self._serve(connection, self._role(request.path), metadata=False)
+        else:
+            raise Refusal(404, "no such path")
+
+    def _role(self, path: bytes) -> Holding:
+        """Return what is held for the role of a path, fetching it if it is time to."""
+        import re
+        from urllib.parse import unquote_to_bytes
+
+        arn = unquote_to_bytes(path[len(b"/role-arn/") :]).decode("ascii", "replace")
+        if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,576}", arn, re.ASCII):
+            raise Refusal(400, "no ARN of a role")
+        holding = self.roles.get(arn)
+        if holding is None:
+            self._forget_roles()
+            life = datetime.timedelta(seconds=self.state.role["seconds"])
+            holding = self.roles[arn] = Holding(life)
+        clock, now = self.world.monotonic(), self.world.now()
+        due = holding.next_try(now, clock)
+        if (due is not None and due <= clock) or holding.current is None:
+            self._renew_role(arn, holding)
+        return holding
+
+    def _forget_roles(self) -> None:
+        # The oldest ones go first; one that is being fetched has somebody who waits for it.
+        for arn in [arn for arn, role in self.roles.items() if not role.busy]:
+            if len(self.roles) < MAX_ROLE_ARNS:
+                return
+            del self.roles[arn]
+        if len(self.roles) >= MAX_ROLE_ARNS:
+            raise Refusal(503, "too many roles at once")
+
+    # -- instance metadata ----------------------------------------------------------
+
+    def _answer_metadata(self, connection: Connection, request: Request) -> None:
+        if not self.mode.metadata:
+            raise Refusal(404, "no such path")
+        if request.path == b"/latest/api/token":
+            self._give_token(connection, request)
+            return
+        check_method(request, b"GET")
+        self._check_metadata_token(request)
+        path = request.path[len(b"/latest/") :].rstrip(b"/").decode()
+        if path == f"meta-data/iam/security-credentials/{METADATA_ROLE}":
+            self._serve(connection, self.main, metadata=True)
+            return
+        body = self._metadata(path)
+        if body is None:
+            raise Refusal(404, "no such path")
+        self._send(connection, 200, body.encode(), JSON_TYPE if body[0] == "{" else TEXT_TYPE)
+
+    def _give_token(self, connection: Connection, request: Request) -> None:
+        check_method(request, b"PUT")
+        text = request.headers.get(b"x-aws-ec2-metadata-token-ttl-seconds", b"")
+        if not (text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_METADATA_TOKEN_TTL):
+            raise Refusal(400, "the token's life is missing or wrong")
+        headers = b"X-Aws-Ec2-Metadata-Token-Ttl-Seconds: %b\r\n" % text
+        self._send(connection, 200, self.tokens.make(int(text)), TEXT_TYPE, headers)
+
+    def _check_metadata_token(self, request: Request) -> None:
+        token = request.headers.get(b"x-aws-ec2-metadata-token")
+        if token is None and self.mode.imds_v1:
+            return
+        if token is None or not self.tokens.good(token):
+            raise Refusal(401, "a token is needed")
+
+    def _metadata(self, path: str) -> str | None:
+        """Return what stands at a path below /latest/ that SDKs read; None at any other."""
+        region, account = self.state.region, ""
+        if self.main.current:
+            account = self.main.current.account_id
+        known = {
+            "meta-data/iam/security-credentials": METADATA_ROLE,
+            "meta-data/iam/info": go_json(
+                {"Code": "Success", "LastUpdated": format_time(self.world.now())}
+            ),
+            "meta-data/instance-id": "aws-vault",
+            "meta-data/placement/region": region,
+            "meta-data/placement/availability-zone": f"{region}a" if region else "",
+            "dynamic/instance-identity/document": go_json(
+                {"region": region, **({"accountId": account} if account else {})}
+            ),
+        }  # fmt: skip
+        return known.get(path) or None
+
+    # -- serving -----------------------------------------------------------------------
+
+    def _serve(self, connection: Connection, holding: Holding, *, metadata: bool) -> None:
+        """Answer from memory; where what is there won't do and more is on its way, when that has
+        come.
+        """
+        left = holding.left(self.world.now())
+        if left < (METADATA_LEAST_LEFT if metadata else LEAST_LEFT):
+            if holding is self.main:
+                self._renew_main()
+            if holding.busy:
+                self._park(connection, holding, metadata)
+                return
+        self._serve_now(connection, holding, metadata)
+
+    def _park(self, connection: Connection, holding: Holding, metadata: bool) -> None:
+        wait = METADATA_WAIT if metadata else CONTAINER_WAIT
+        connection.parked = (holding, metadata)
+        connection.deadline = self.world.monotonic() + wait
+        self._wake_by(connection.deadline)
+        holding.waiting.append(connection)
+
+    def _unpark(self, connection: Connection) -> None:
+        if connection.parked:
+            connection.parked[0].waiting.remove(connection)
+            connection.parked = None
+
+    def _answer_parked(self, connection: Connection) -> None:
+        if connection.parked:
+            holding, metadata = connection.parked
+            self._unpark(connection)
+            try:
+                self._serve_now(connection, holding, metadata)
+            except Refusal as refusal:
+                self._refuse(connection, refusal)
+
+    def _serve_now(self, connection: Connection, holding: Holding, metadata: bool) -> None:
+        if holding.left(self.world.now()) >= LEAST_LEFT:
+            self._send(connection, 200, holding.documents[metadata], JSON_TYPE)
+            return
+        failure = holding.failure
+        # 5xx means "not now" to an SDK, 4xx "never".
+        never = failure is not None and (failure.never or failure.restart)
+        raise Refusal(
+            403 if never else 503, failure.message if failure else "no credentials yet, try again"
+        )
+
+    # -- renewal -------------------------------------------------------------------------
+
+    def _renew_main(self) -> None:
+        """Start to fetch new credentials, unless that is under way, was tried a moment ago, or
+        can't be.
+        """
+        if self.hopeless:
+            return
+        now = self.world.now()
+        source = self.source
+        alive = source and source.expiration and (source.expiration - now).total_seconds() > 60
+        if alive and self.state.links:
+            task = {"source": credentials_members(source), "links": self.state.links}
+            self._start(self.main, task, whole=False)
+        else:
+            self._start(self.main, {**self.state.remake, "quiet": self.quiet}, whole=True)
+
+    def _renew_role(self, arn: str, holding: Holding) -> None:
+        """Start to fetch a role's credentials from those that are served."""
+        if self.main.left(self.world.now()) < LEAST_LEFT:
+            self._renew_main()
+            raise Refusal(503, "no credentials yet, try again")
+        links = [{**self.state.role, "role_arn": arn}]
+        task = {"source": credentials_members(self.main.current), "links": links}
+        self._start(holding, task, whole=False)
+
+    def _start(self, holding: Holding, task: Mapping[str, object], *, whole: bool) -> None:
+        clock = self.world.monotonic()
+        full = len(self.renewals) >= MAX_CHILDREN and holding is not self.main
+        if holding.busy or full or clock < holding.earliest():
+            return
+        holding.tried = clock
+        try:
+            pid, output = self.world.start_child(
+                self.state.renewer, self.world.environ, go_json(task).encode()
+            )
+        except OSError as error:
+            holding.failure = Failure(f"can't start a process: {os_reason(error)}")
+            return
+        holding.busy = True
+        renewal = Renewal(pid, holding, bytearray(), clock + CHILD_SECONDS, whole)
+        self.renewals[output] = renewal
+        self._watch(output, lambda: self._hear(output, renewal))
+        self._wake_by(renewal.deadline)
+
+    def _hear(self, output: int, renewal: Renewal) -> None:
+        """Take what a child prints; at its end, take over what it got."""
+        try:
+            data = os.read(output, MAX_STATE_BYTES)
+        except OSError:
+            data = b""
+        renewal.output.extend(data)
+        if not data or len(renewal.output) > MAX_STATE_BYTES:
+            self._finish(output, renewal, self._take_over(renewal))
+
+    def _take_over(self, renewal: Renewal) -> Failure | None:
+        try:
+            answer = parse_json_object(renewal.output.decode("utf-8", "replace"))
+            if "failure" in answer:
+                return Failure(**answer["failure"])
+            current = members_credentials(answer["current"])
+            source = members_credentials(answer.get("source"))
+        except (ValueError, KeyError, TypeError):
+            return Failure("the process that renews died")
+        if current is None or not current.expiration:
+            return Failure("credentials without an end can't be served")
+        if current.expiration <= self.world.now():
+            return Failure("the new credentials have ended already")
+        renewal.holding.put(current, self.world.now(), fresh=True)
+        if renewal.whole:
+            self.source, self.quiet = source, False
+        return None
+
+    def _finish(self, output: int, renewal: Renewal, failure: Failure | None) -> None:
+        """Let go of a child, remember why it failed if it did, and answer those who waited."""
+        self._forget(output)
+        os.close(output)
+        del self.renewals[output]
+        self.world.end_child(renewal.pid)
+        holding = renewal.holding
+        holding.busy, holding.failure = False, failure
+        if failure and holding is self.main:
+            # What a person cancelled is not put before him again; a session that he makes elsewhere
+            # is adopted.
+            self.quiet = self.quiet or failure.asked or failure.person
+            self.hopeless = failure.restart
+            if failure.expired:
+                self.source = None
+        if holding is self.main:
+            self._tell_trouble(self.world.now())
+        for connection in list(holding.waiting):
+            self._answer_parked(connection)
+        self.wake = 0.0
+
+    def _tell_trouble(self, now: datetime.datetime) -> None:
+        """Tell the person once what only he can do, or that credentials are about to end and no new
+        ones come.
+        """
+        failure = self.main.failure
+        if failure is None:
+            self.told = ""
+            return
+        what = f"the session of {printable(self.state.profile)!r} can't be renewed"
+        if failure.restart:
+            text = f"{what}: restart the command to renew"
+        elif failure.person:
+            text = (
+                f"{what} without you: run awsvault exec {printable(self.state.profile)} "
+                "in another terminal to renew"
+            )
+        elif self.main.left(now) < 300 and self.main.current:
+            text = f"{what} for now: {printable(failure.message)}"
+        else:
+            return
+        if text != self.told and self.notice_board >= 0:
+            self.told = text
+            self.world.post_notice(self.notice_board, text)
+
+
+def check_beginning(data: bytes) -> None:
+    """Refuse what can't become a request any more, before more of it comes."""
+    if b"\n" not in data and len(data) > MAX_TARGET_BYTES + 64:
+        raise Refusal(414, "the path is too long", final=True)
+    if len(data) > MAX_HEAD_BYTES:
+        raise Refusal(431, "the headers are too long", final=True)
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise Refusal(400, "malformed request", final=True)
+
+
+def check_method(request: Request, allowed: bytes) -> None:
+    """Refuse any method but one."""
+    if request.method != allowed:
+        raise Refusal(405, "method not allowed", final=True, headers=b"Allow: %b\r\n" % allowed)
+
+
+# -- starting one ----------------------------------------------------------------------
+
+
+class ServerPort:
+    """A loopback port that stays ours: one socket listens, for the server; the other only holds the
+    port's number.
+
+    The command's process keeps the second one, so that nobody can take the port when the server has
+    died, and clients are refused at once instead of waiting for somebody who will never accept.
+    """
+
+    def __init__(self) -> None:
+        import socket
+
+        self.holder = self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            self.holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.holder.bind((LOOPBACK, 0))
+            self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.listener.bind(self.holder.getsockname())
+            self.listener.listen(MAX_CONNECTIONS)
+            self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # From here on nobody shares it, whatever option he sets.
+            for sock in (self.holder, self.listener):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except OSError as error:
+            self.close()
+            raise AwsVaultError(
+                f"no local port for the server: {os_reason(error)}", "try again"
+            ) from None
+        self.number: int = self.holder.getsockname()[1]
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.listener.close()
+        self.holder.close()
+
+    def keep_for_command(self) -> None:
+        """Leave the number reserved by the process that becomes the command; the listening socket
+        is the server's alone.
+        """
+        self.listener.close()
+        self.holder.set_inheritable(True)
+        self.holder.detach()
+
+
+def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, str]:
+    """Return the variables that lead SDKs to a server. The token by its variable only: older SDKs
+    know no file.
+    """
+    served = {}
+    if mode.container:
+        served["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"http://{LOOPBACK}:{port}"
+        served["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = token.reveal()
+    if mode.metadata:
+        # botocore before 1.21 glues the path on without a slash.
+        served["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"http://{LOOPBACK}:{port}/"
+    return served
+
+
+def start_server(world: World, state: ServerState, port: ServerPort) -> None:
+    """Start the server for this process, which becomes the command; AwsVaultError if it can't be
+    started.
+    """
+    source, sink = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    watched, board = world.process_descriptor(), world.open_notice_board()
+    state = state.replace(has_watch=watched >= 0, has_board=board >= 0)
+    text = state.to_json().reveal_bytes()
+    if len(text) >= MAX_STATE_BYTES:
+        raise AwsVaultError("the credentials are too large for a server")
+    os.write(sink, text)
+    os.close(sink)
+    descriptors = [source, null, null, port.listener.fileno()]
+    descriptors += [fd if fd >= 0 else null for fd in (watched, board)]
+    try:
+        world.spawn_detached(
+            [*world.self_command(bare=True), SERVE_COMMAND], server_environ(world), descriptors
+        )
+    finally:
+        for fd in {source, null, watched, board} - {-1}:
+            os.close(fd)
+    port.keep_for_command()
+
+
+SERVE_COMMAND, RENEW_COMMAND = "_serve", "_renew"
+
+
+def server_environ(world: World) -> dict[str, str]:
+    """Return the server's own environment: no secret, but all that decides how the same credentials
+    are made again.
+    """
+    settings = {name for setting in SETTINGS.values() for name in setting.env}
+    kept = {name: world.environ[name] for name in settings if name in world.environ}
+    return {**scrubbed(world.environ), **kept}
+
+
+def serve(world: World) -> None:
+    """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the
+    terminal.
+    """
+    import socket
+
+    world.harden()
+    state = ServerState.from_json(world.read_descriptor(0, MAX_STATE_BYTES).decode())
+    listener = socket.socket(fileno=3)
+    peers = None
+    if state.mode.check_peer:
+        strict = (state.pid, state.started) if state.mode.strict_peer else None
+        peers = PeerCheck(world, listener.getsockname()[1], strict=strict)
+    watched = 4 if state.has_watch else world.watch_process(state.pid)
+    CredentialServer(world, state, listener, peers).run(watched, 5 if state.has_board else -1)
+
+
+# -- credentials for one command, without a port -----------------------------------------
+
+
+def keep_for_command(
+    world: World,
+    process: tuple[int, str],
+    folder: str,
+    documents: Mapping[str, Secret],
+    report: Callable[[bytes], None],
+) -> None:
+    """Remove a command's files when it has ended; until then hand out its first credentials.
+
+    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
+    of its own, and reports when it is there.
+    """
+    world.harden()
+    with world.listen_privately(folder) as listener:
+        report(b"ready")
+        pid, started = process
+        fd = world.ending_descriptor(pid)
+        while world.process_started(pid) == started:
+            if listener.fileno() in world.wait_readable([listener.fileno(), fd], LOOK_SECONDS):
+                hand_over(world, listener, documents)
+        world.remove_run_folder(folder)
+
+
+def hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
+    """Answer one client of this user's that names a profile on one line."""
+    try:
+        with listener.accept()[0] as connection:
+            connection.settimeout(SOCKET_SECONDS)
+            if world.peer_is_ours(connection):
+                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
+    except OSError:
+        return  # a client that went away, or never asked
+
+
+# -- instance metadata at its own address ----------------------------------------------------
+
+LINK_LOCAL = "169.254.169.254"
+LINK_LOCAL_PORT = 80
+MAX_RELAYED = 64
+RELAY_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+# Only root can make it there, so what it says of a running proxy is root's word.
+LINK_LOCAL_FOLDER = "/var/run/awsvault" if sys.platform == "darwin" else "/run/awsvault"
+LINK_LOCAL_STATE = f"{LINK_LOCAL_FOLDER}/link-local.json"
+LINK_LOCAL_CONTROL = f"{LINK_LOCAL_FOLDER}/link-local"
+PROXY_COMMAND = "proxy"
+# Where a machine says that it is Amazon's, and how such a text begins.
+MACHINE_FILES = (
+    ("/sys/class/dmi/id/sys_vendor", "amazon ec2"),
+    ("/sys/class/dmi/id/bios_vendor", "amazon ec2"),
+    ("/sys/class/dmi/id/product_uuid", "ec2"),
+    ("/sys/class/dmi/id/board_asset_tag", "i-"),
+    ("/sys/hypervisor/uuid", "ec2"),
+)
+# Root's tools are not looked for on anybody's PATH.
+ADDRESS_TOOLS = ("/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip", "/sbin/ifconfig")
+# How they add the address to the loopback device, and remove it: only this host has it then.
+ALIAS_WORDS = {
+    "linux": (
+        ["addr", "add", f"{LINK_LOCAL}/32", "dev", "lo"],
+        ["addr", "del", f"{LINK_LOCAL}/32", "dev", "lo"],
+    ),
+    "darwin": (
+        ["lo0", "alias", LINK_LOCAL, "netmask", "255.255.255.255"],
+        ["lo0", "-alias", LINK_LOCAL],
+    ),
+}
+
+
+class Life(Value):
+    """A process: its id, and its start time, which tells it from a later one with this id."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def parse(cls, text: str) -> Life:
+        """Read ``PID-START``; ValueError otherwise."""
+        pid, _, started = text.partition("-")
+        if not (pid.isascii() and pid.isdigit() and started.isascii() and started.isalnum()):
+            raise ValueError("no process's id and start time")
+        return cls(int(pid), started)
+
+    def __str__(self) -> str:
+        return f"{self.pid}-{self.started}"
+
+    def lasts(self, world: World) -> bool:
+        """Tell whether it has not ended."""
+        return world.process_started(self.pid) == self.started
+
+
+def life_of(world: World, pid: int) -> Life:
+    """Return a running process's id and start time."""
+    return Life(pid, world.process_started(pid))
+
+
+class ProxyState(Value):
+    """What root wrote of a link-local proxy: its two processes, whose it is, what it added."""
+
+    uid: int
+    root: Life
+    server: Life
+    alias: bool
+
+    def to_json(self) -> bytes:
+        """Write it."""
+        members = {"uid": self.uid, "root": str(self.root), "server": str(self.server)}
+        return go_json({**members, "alias": self.alias}).encode()
+
+
+def read_proxy_state(world: World) -> ProxyState | None:
+    """Return what root wrote; None if nothing is there that only root can have written."""
+    try:
+        if not world.is_root_s(LINK_LOCAL_FOLDER) or not world.is_root_s(LINK_LOCAL_STATE):
+            return None
+        members = parse_json_object(world.read_file(LINK_LOCAL_STATE, 4096).decode())
+        return ProxyState(
+            int(members["uid"]),
+            Life.parse(members["root"]),
+            Life.parse(members["server"]),
+            bool(members["alias"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Relay:
+    """Passes connections to the link-local address on to the server that was registered.
+
+    It has given up root's rights, and holds no credentials.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        listener: socket.socket,
+        control: socket.socket,
+        peers: PeerCheck | None,
+    ) -> None:
+        import threading
+
+        self.world = world
+        self.listener = listener
+        self.control = control
+        self.peers = peers
+        self.port = 0
+        self.user: Life | None = None
+        self.free = threading.BoundedSemaphore(MAX_RELAYED)
+
+    def run(self, until: Life | None) -> None:
+        """Serve until that process ends, or for good."""
+        fd = self.world.ending_descriptor(until.pid) if until else -1
+        fds = [self.listener.fileno(), self.control.fileno(), fd]
+        while until is None or until.lasts(self.world):
+            ready = self.world.wait_readable(fds, LOOK_SECONDS if fd >= 0 else 0.5)
+            if self.control.fileno() in ready:
+                self._register()
+            if self.listener.fileno() in ready:
+                self._accept()
+
+    def _register(self) -> None:
+        """Take the port of one process's server, unless another that lasts has registered."""
+        try:
+            with self.control.accept()[0] as connection:
+                connection.settimeout(SOCKET_SECONDS)
+                if not self.world.peer_is_ours(connection):
+                    return
+                wish = parse_json_object(connection.recv(4096).decode("utf-8", "replace"))
+                user, port = Life.parse(wish["user"]), int(wish["port"])
+                if self.user and self.user != user and self.user.lasts(self.world):
+                    connection.sendall(f"busy {self.user.pid}\n".encode())
+                    return
+                self.user, self.port = user, port
+                connection.sendall(b"ok\n")
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+
+    def _accept(self) -> None:
+        import threading
+
+        try:
+            connection, peer = self.listener.accept()
+        except OSError:
+            return
+        served = self.user is not None and self.user.lasts(self.world)
+        if not (served and self._is_ours(peer) and self.free.acquire(blocking=False)):
+            connection.close()
+            return
+        threading.Thread(target=self._pass_on, args=(connection, self.port), daemon=True).start()
+
+    def _is_ours(self, peer: tuple[str, int]) -> bool:
+        # What other hosts send can't come from this address: it is the loopback device's.
+        return peer[0] == LINK_LOCAL and (self.peers is None or self.peers.allows(peer))
+
+    def _pass_on(self, connection: socket.socket, port: int) -> None:
+        import socket
+
+        try:
+            with connection, socket.socket() as server:
+                for end in (connection, server):
+                    end.settimeout(SOCKET_SECONDS)
+                server.connect((LOOPBACK, port))
+                ends = {connection.fileno(): (connection, server)}
+                ends[server.fileno()] = (server, connection)
+                while ready := self.world.wait_readable(ends, RELAY_SECONDS):
+                    for source, sink in map(ends.__getitem__, ready):
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        sink.sendall(data)
+        except OSError:
+            return
+        finally:
+            self.free.release()
+
+
+class LinkLocalProxy:
+    """Root's part: the address on the loopback device, its port, the process that serves it."""
+
+    def __init__(self, world: World, uid: int, gid: int, *, any_user: bool) -> None:
+        self.world = world
+        self.uid = uid
+        self.gid = gid
+        self.any_user = any_user
+        self.alias = False
+        self.listener: socket.socket | None = None
+        self.control: socket.socket | None = None
+
+    def open(self) -> None:
+        """Add the address and bind its port; AwsVaultError where that must not or can't be."""
+        sweep_proxy(self.world)
+        running = read_proxy_state(self.world)
+        if running:
+            raise AwsVaultError(
+                f"a link-local proxy is running already, for user {running.uid} "
+                f"(process {running.root.pid})",
+                "awsvault proxy --stop",
+            )
+        refuse_real_metadata(self.world)
+        try:
+            # Before there is anything to sweep, so that whatever ends this process, it is swept.
+            self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
+            self._write_state(self.world.process_id(), alias=True)
+            self.alias = add_alias(self.world)
+            self.listener = self._listen()
+            self.control = self._listen_for_control()
+        except BaseException:
+            self.close()
+            raise
+
+    def _listen(self) -> socket.socket:
+        import socket
+
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if sys.platform == "linux":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+            else:
+                ip_bound_if = 25  # netinet/in.h
+                listener.setsockopt(socket.IPPROTO_IP, ip_bound_if, socket.if_nametoindex("lo0"))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((LINK_LOCAL, LINK_LOCAL_PORT))
+            listener.listen(MAX_CONNECTIONS)
+        except OSError as error:
+            listener.close()
+            raise AwsVaultError(
+                f"can't listen at {LINK_LOCAL}:{LINK_LOCAL_PORT}: {os_reason(error)}"
+            ) from None
+        return listener
+
+    def _listen_for_control(self) -> socket.socket:
+        import socket
+
+        self.world.remove_leftovers([LINK_LOCAL_CONTROL])
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        control.bind(LINK_LOCAL_CONTROL)
+        self.world.give_away(LINK_LOCAL_CONTROL, self.uid, self.gid)
+        control.listen(16)
+        return control
+
+    def serve(self, until: Life | None, report: Callable[[bytes], None]) -> None:
+        """Start the process that serves, wait for its end, and leave nothing behind."""
+        reader, writer = os.pipe()
+        sockets = [sock for sock in (self.listener, self.control) if sock]
+        try:
+            server = self.world.fork_child(
+                lambda: self._serve_as_user(until, writer),
+                [writer, *(sock.fileno() for sock in sockets)],
+            )
+            os.close(writer)
+            for sock in sockets:
+                sock.close()
+            if not self.world.read_descriptor(reader, 16):
+                raise AwsVaultError("the proxy's server ended at once")
+            self._write_state(server, alias=self.alias)
+            report(b"ready")
+            self.world.wait_for_child(server)
+        finally:
+            self.close()
+
+    def _write_state(self, server: int, *, alias: bool) -> None:
+        root = life_of(self.world, self.world.process_id())
+        state = ProxyState(self.uid, root, life_of(self.world, server), alias)
+        self.world.remove_leftovers([f"{LINK_LOCAL_STATE}.new"])
+        self.world.write_new(f"{LINK_LOCAL_STATE}.new", state.to_json(), mode=0o644)
+        self.world.rename(f"{LINK_LOCAL_STATE}.new", LINK_LOCAL_STATE)
+
+    def _serve_as_user(self, until: Life | None, ready: int) -> None:
+        # Loaded as long as it can be: the user may not be able to read root's Python.
+        import ctypes  # noqa: F401
+        import struct  # noqa: F401
+        import threading  # noqa: F401
+
+        self.world.become_user(self.uid, self.gid)
+        self.world.harden(die_with_parent=True)
+        peers = None
+        if not self.any_user:
+            peers = PeerCheck(self.world, LINK_LOCAL_PORT, address=LINK_LOCAL)
+        os.write(ready, b"ready")
+        os.close(ready)
+        if self.listener and self.control:
+            Relay(self.world, self.listener, self.control, peers).run(until)
+
+    def close(self) -> None:
+        """Take away what was added."""
+        for sock in (self.listener, self.control):
+            if sock:
+                sock.close()
+        self.world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
+        if self.alias:
+            remove_alias(self.world)
+            self.alias = False
+
+
+def refuse_real_metadata(world: World) -> None:
+    """Refuse to stand in for a metadata service that is really there (AwsVaultError)."""
+    hint = "use --ec2-server without --link-local, or --ecs-server"
+    for path, beginning in MACHINE_FILES:
+        try:
+            text = world.read_file(path, 4096).decode("utf-8", "replace")
+        except OSError:
+            continue
+        if text.strip().lower().startswith(beginning):
+            raise AwsVaultError("this machine is an EC2 instance with metadata of its own", hint)
+    if world.accepts(LINK_LOCAL, LINK_LOCAL_PORT, 1.0):
+        raise AwsVaultError(f"something answers at {LINK_LOCAL} already", hint)
+
+
+def address_tool() -> str:
+    """Return the path of the program that changes a device's addresses (ToolError)."""
+    for path in ADDRESS_TOOLS:
+        if os.access(path, os.X_OK) and path.endswith("ip") == (sys.platform == "linux"):
+            return path
+    raise ToolError("no program ip to add an address with", "install iproute2")
+
+
+def add_alias(world: World) -> bool:
+    """Put the address on the loopback device; False if somebody else has left it there."""
+    if sys.platform == "linux":
+        shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
+        lines = shown.output.reveal().splitlines()
+        devices = {line.split()[1] for line in lines if len(line.split()) > 1}
+        if devices - {"lo"}:
+            raise AwsVaultError(f"{LINK_LOCAL} is an address of {printable(devices.pop())}")
+        if devices:
+            world.say(f"note: {LINK_LOCAL} was on the loopback device before; it is left there")
+            return False
+    result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][0]])
+    if result.status != 0:
+        raise AwsVaultError(f"can't add {LINK_LOCAL}: {printable(result.errors.strip())}")
+    return True
+
+
+def remove_alias(world: World) -> None:
+    """Take the address off the loopback device; what fails is said: only a person can help."""
+    try:
+        result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
+        problem = result.errors.strip() if result.status else ""
+    except ToolError as error:
+        problem = error.message
+    if problem:
+        world.say(f"warning: can't remove {LINK_LOCAL}: {printable(problem)}")
+
+
+def sweep_proxy(world: World) -> None:
+    """Take away what a proxy left whose root process was killed."""
+    state = read_proxy_state(world)
+    if state and not state.root.lasts(world):
+        world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
+        if state.alias:
+            remove_alias(world)
+
+
+def stop_proxy(world: World) -> bool:
+    """End a running proxy and wait until nothing of it is left; False if there is none."""
+    import signal
+
+    if world.uid() == 0:
+        sweep_proxy(world)
+    state = read_proxy_state(world)
+    if state is None or not state.root.lasts(world):
+        return False
+    ending = world.ending_descriptor(state.root.pid)
+    # Its server is the user's own process, whose end ends the other.
+    world.signal_process((state.root if world.uid() == 0 else state.server).pid, signal.SIGTERM)
+    while state.root.lasts(world):
+        world.wait_readable([ending], LOOK_SECONDS if ending >= 0 else 0.1)
+    return True
+
+
+def join_proxy(world: World, port: int, *, any_user: bool) -> None:
+    """Let the link-local address lead to a server of this process, by sudo if need be."""
+    user = life_of(world, world.process_id())
+    state = read_proxy_state(world)
+    if state is None or not state.root.lasts(world):
+        start_proxy(world, user, any_user=any_user)
+    elif state.uid != world.uid():
+        raise AwsVaultError(f"{LINK_LOCAL} serves user {state.uid} on this machine")
+    answer = world.ask_socket(
+        LINK_LOCAL_CONTROL, go_json({"user": str(user), "port": port}).encode()
+    ).decode()
+    if answer != "ok\n":
+        holder = answer[5:].strip() if answer.startswith("busy ") else ""
+        who = f"serves process {holder}" if holder else "is not served"
+        raise AwsVaultError(
+            f"{LINK_LOCAL} {who}", "one command at a time can have it: try --ec2-server alone"
+        )
+    if not world.accepts(LINK_LOCAL, LINK_LOCAL_PORT, ANSWER_SECONDS, b"GET / HTTP/1.0\r\n\r\n"):
+        raise AwsVaultError(f"nothing answers at {LINK_LOCAL}")
+
+
+def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
+    """Start a proxy that ends with a process; it serves when this returns (AwsVaultError)."""
+    python, *words = world.self_command()
+    words = words if words[0] == "-I" else ["-I", *words]
+    command = [python, *words, PROXY_COMMAND, "--until", str(user)]
+    command += ["--imds-any-user"] if any_user else []
+    sudo = ["sudo", *([] if world.can_ask() else ["-n"]), "--"]
+    result = world.run(
+        [*([] if world.uid() == 0 else sudo), *command],
+        timeout=PROMPT_WAIT_SECONDS,
+        on_terminal=True,
+    )
+    if result.status != 0:
+        said = [line for line in result.errors.splitlines() if line.strip()]
+        reason = next((line for line in said if "error: " in line), said[-1] if said else "")
+        reason = printable(reason.replace("awsvault: error: ", "")) or "see above"
+        raise AwsVaultError(f"the link-local proxy did not start: {reason}")
 
 
 # ======================================================================
@@ -5340,7 +7313,9 @@ def server_environment(
     folder = world.make_run_folder()
     try:
         private = private_files(world, config, environ, {"default": {}}, folder)
-        return proved(world, private.replace(environ={**private.environ, **variables}), served)
+        return check_environment(
+            world, private.replace(environ={**private.environ, **variables}), served
+        )
     except BaseException:
         world.remove_run_folder(folder)
         raise
@@ -5515,7 +7490,7 @@ def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
 BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
 
 
-def proved(
+def check_environment(
     world: World, child: ServerEnvironment, served: Mapping[str, str], process: str = ""
 ) -> ServerEnvironment:
     """Return the environment if SDKs that start in it end at us; else AwsVaultError says why.
@@ -5648,7 +7623,7 @@ def process_environment(
         child = private.replace(
             environ={**private.environ, **variables}, files=(settings_file, *private.files)
         )
-        return proved(world, child, {}, given["default"]["credential_process"])
+        return check_environment(world, child, {}, given["default"]["credential_process"])
     except BaseException:
         world.remove_run_folder(folder)
         raise
@@ -5667,76 +7642,38 @@ def _process_settings(
     return {**given, "default": given[targets[0].name]}
 
 
-def remember(config: ConfigFile, environ: Mapping[str, str], flags: Mapping[str, object]) -> bytes:
+def remember(config: ConfigFile, environ: Mapping[str, str], flags: Sequence[str]) -> bytes:
     """Write down what a later start inside the command can't see: no secrets, but settings.
 
-    ``environ`` of the result has null for a variable that was not set.
+    A variable that was not set is null.
     """
     names = {name for row in SETTINGS.values() for name in row.env} | {"AWS_MIN_TTL"}
     settings = {name: environ.get(name) for name in sorted(names)}
     settings["AWS_CONFIG_FILE"] = os.path.abspath(config.path)
-    return go_json({"version": 1, "environ": settings, "flags": dict(flags)}).encode(
+    return go_json({"version": 1, "environ": settings, "flags": list(flags)}).encode(
         "utf-8", "surrogateescape"
     )
 
 
-def recall(world: World, path: str) -> dict[str, object]:
+def recall(world: World, path: str) -> list[str]:
     """Put back the variables that remember() wrote down, and return the flags (AwsVaultError)."""
     try:
         if not world.file_is_safe(path):
             raise UsageError(f"{printable(path)} can have been written by others")
-        memory = parse_json_object(world.read_file(path, MAX_ITEM_BYTES).decode())
-        environ, flags = memory["environ"], memory["flags"]
+        text = world.read_file(path, MAX_ITEM_BYTES).decode("utf-8", "surrogateescape")
+        memory = parse_json_object(text)
+        environ, flags = dict(memory["environ"]), [str(flag) for flag in memory["flags"]]
     except FileNotFoundError:
         raise AwsVaultError(
             "the command that these credentials were for has ended", "start it again"
         ) from None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise UsageError(f"{printable(path)} is not a settings file of awsvault's") from None
     for name, value in environ.items():
         world.environ.pop(name, None)
         if isinstance(value, str):
             world.environ[name] = value
-    return {name: value for name, value in flags.items() if value}
-
-
-def keep_for_command(
-    world: World,
-    process: tuple[int, str],
-    folder: str,
-    documents: Mapping[str, Secret],
-    report: Callable[[bytes], None],
-) -> None:
-    """Remove a command's files when it has ended; until then hand out its first credentials.
-
-    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
-    of its own, and reports when it is there.
-    """
-    import select
-
-    world.harden()
-    with world.listen_privately(folder) as listener:
-        report(b"ready")
-        pid, started = process
-        fd = world.ending_descriptor(pid)
-        while world.process_started(pid) == started:
-            watched = [listener.fileno(), *([fd] if fd >= 0 else [])]
-            ready, _, _ = select.select(watched, [], [], None if fd >= 0 else 0.5)
-            if listener.fileno() in ready:
-                _hand_over(world, listener, documents)
-    world.remove_run_folder(folder)
-
-
-def _hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        connection.settimeout(SOCKET_SECONDS)
-        try:
-            if world.peer_is_ours(connection):
-                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
-                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
-        except OSError:
-            return  # a client that went away, or never asked
+    return flags
 
 
 def default_shell(environ: Mapping[str, str]) -> str:
@@ -5832,6 +7769,7 @@ class Options(Value):
     backend: str = ""
     prompt: str = ""
     store: StoreSettings = StoreSettings()
+    flags: tuple[str, ...] = ()  # as given, for a process that does the same later
 
 
 # How much of a new session's life may have passed on its way to us.
@@ -5847,6 +7785,25 @@ def too_short(
         f"--min-ttl asks for {format_duration(least)}",
         "ask for a longer one with --duration, or for less with --min-ttl",
     )
+
+
+def check_duration(
+    target: ProfileConfig, provider: Provider, least: datetime.timedelta | None
+) -> None:
+    """Refuse, before anybody is asked, a chain whose new session would last less than ``least``."""
+    if least and isinstance(provider, SessionProvider) and provider.duration < least:
+        raise too_short(target, provider.duration, least)
+
+
+def check_left(
+    target: ProfileConfig,
+    credentials: Credentials,
+    least: datetime.timedelta | None,
+    now: datetime.datetime,
+) -> None:
+    """Refuse credentials that have less than ``least`` left (AwsVaultError)."""
+    if least and credentials.expiration and credentials.expiration - now + ANSWER_DELAY < least:
+        raise too_short(target, credentials.expiration - now, least)
 
 
 class App:
@@ -5943,69 +7900,73 @@ class App:
         They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
         are made anew if ``early`` finds them in the last part of their life.
         """
-        provider = self._planned(target, no_session).provider
-        if least and isinstance(provider, SessionProvider) and provider.duration < least:
-            raise too_short(target, provider.duration, least)
-        tools = self._tools(mfa_token, least, early)
+        provider = self._planned(target, no_session, early).provider
+        check_duration(target, provider, least)
+        tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
         try:
             credentials = provider.retrieve(tools)
         except ItemNotFound:
             # A remembered name may be gone; what is really there makes another plan, or says so.
-            current = plan_chain(target, self.vault.profiles(), no_session=no_session).provider
+            always = early and not no_session
+            current = plan_chain(
+                target, self.vault.profiles(), no_session=no_session, always_session=always
+            ).provider
             if current == provider:
                 raise
             credentials = current.retrieve(tools)
-        if least and credentials.expiration:
-            left = credentials.expiration - self.world.now()
-            if left + ANSWER_DELAY < least:
-                raise too_short(target, left, least)
+        check_left(target, credentials, least, self.world.now())
         return credentials
 
     def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
         """Return a profile's session from the vault while it is valid at all, asking nobody."""
-        provider = self._planned(target, no_session).provider
-        tools = self._tools(None, None, False)
+        provider = self._planned(target, no_session, True).provider
+        tools = self.tools(self.codes(None))
         return provider.cached(tools) if isinstance(provider, SessionProvider) else None
 
-    def _planned(self, target: ProfileConfig, no_session: bool) -> Plan:
-        plan = self._by_names(lambda stored: plan_chain(target, stored, no_session=no_session))
+    def _planned(self, target: ProfileConfig, no_session: bool, early: bool) -> Plan:
+        always = early and not no_session
+        plan = self._by_names(
+            lambda stored: plan_chain(target, stored, no_session=no_session, always_session=always)
+        )
         for note in plan.notes:
             self.world.say_once(f"note: {note}")
         self.world.debug(f"chain: {printable(plan.provider.describe())}")
         return plan
 
-    def _tools(
-        self, mfa_token: Secret | None, least: datetime.timedelta | None, early: bool
-    ) -> Tools:
-        # One code is for one device: it is not given a second time for the next profile.
+    def codes(self, mfa_token: Secret | None) -> MfaCodes:
+        """Return where codes come from: the one that was given is for one device, and not given
+        twice.
+        """
         self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
-        min_ttl = max(self.min_ttl(), least) if least else self.min_ttl()
+        return self._codes
+
+    def tools(
+        self,
+        codes: MfaCodes,
+        *,
+        for_server: bool = False,
+        least: datetime.timedelta | None = None,
+    ) -> Tools:
+        """Return what providers act with; the last link has ``least`` left, where that is given."""
+        usual = self.min_ttl()
         return Tools(
             self.world,
             self.vault,
             Sts(self.world),
-            self._codes,
-            min_ttl,
-            self.min_ttl(),
-            for_server=early,
+            codes,
+            max(usual, least) if least else usual,
+            usual if least else None,
+            for_server=for_server,
         )
 
-    def remembered_flags(self) -> dict[str, str]:
-        """Return the global flags that a later start inside the command needs, and no secret."""
-        store = self.options.store
-        at_home = store.file_dir.startswith("~/")
-        return {
-            "backend": self.options.backend,
-            "file_dir": store.file_dir if at_home else os.path.abspath(store.file_dir),
-            "file_passphrase_command": store.passphrase_command,
-            "keychain": store.keychain,
-            "secret_service_collection": store.collection,
-            "kwallet": store.kwallet,
-            "kwallet_folder": store.kwallet_folder,
-            "pass_dir": os.path.abspath(store.pass_dir) if store.pass_dir else "",
-            "pass_cmd": store.pass_cmd,
-            "pass_prefix": store.pass_prefix,
-        }
+    def remembered_flags(self) -> list[str]:
+        """Return the flags that lead a later start, in any folder, to the same vault; no secret."""
+        folder = self.options.store.file_dir
+        path = folder if folder.startswith("~/") else os.path.abspath(folder)
+        backend = self.vault.keystore.name
+        flags = [*self.options.flags, f"--backend={backend}", f"--file-dir={path}"]
+        store = self.options.store.pass_dir
+        return [*flags, f"--pass-dir={os.path.abspath(store)}"] if store else flags
 
     def opens_alone(self) -> bool:
         """Tell whether the vault can be opened again inside a command, without a person."""
@@ -6057,8 +8018,10 @@ def read_mfa_token(world: World, token: str, fd: str) -> Secret | None:
 
 
 def _read_fd(world: World, name: str, text: str) -> Secret:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
         raise UsageError(f"{name}: {printable(text)!r} is no descriptor's number")
+    if int(text) in (1, 2):
+        raise UsageError(f"{name}: descriptors 1 and 2 are what is printed to")
     try:
         return Secret(world.read_descriptor(int(text), MAX_PASSPHRASE_BYTES)).without_newline()
     except OSError as error:
@@ -6225,9 +8188,13 @@ def exec_command(
     json: bool,
     process: Sequence[str] = (),
     min_ttl: str = "",
+    **server_flags: bool,
 ) -> int:
-    """Run a command, or a shell, with a profile's credentials in its environment, in place of this
-    process."""
+    """Run a command, or a shell, with a profile's credentials, in place of this process.
+
+    They stand in its environment, or come from a local server if one of ``server_flags`` asks for
+    one, or from this program itself, which SDKs start for each profile in ``process``.
+    """
     world = app.world
     if json:
         return export_command(
@@ -6235,6 +8202,7 @@ def exec_command(
             region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd,
         )  # fmt: skip
     app.refuse_nesting()
+    mode = server_mode(world, no_session=no_session, **server_flags)
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
     path = world.find_program(words[0])
@@ -6244,7 +8212,12 @@ def exec_command(
         child = prepare_processes(app, profile, process, flags, token, least)
         become(app, child, path, words)
     target = app.resolve(app.known_profile(profile), duration, region)
-    credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
+    if mode:
+        remake = {"profile": target.name, "duration": duration, "region": region}
+        environ = serve_command(app, target, mode, token, remake, least)
+    else:
+        credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
+        environ = child_environment(world.environ, target.name, credentials, target.endpoint.region)
     if (
         not command
         and world.is_terminal(1)
@@ -6254,7 +8227,6 @@ def exec_command(
             f"started {printable(words[0])} with credentials of {printable(target.name)!r}; "
             "exit leaves it"
         )
-    environ = child_environment(world.environ, target.name, credentials, target.endpoint.region)
     world.replace_process(path, words, environ)
 
 
@@ -6279,7 +8251,7 @@ def prepare_processes(
         first[target.name] = app.retrieve(
             target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
         )
-    memory = remember(app.config, world.environ, {**flags, **app.remembered_flags()})
+    memory = remember(app.config, world.environ, [*app.remembered_flags(), *exec_flags(flags)])
     child = process_environment(world, app.config, world.environ, targets, memory)
     try:
         say_end(app, first.values())
@@ -6288,6 +8260,12 @@ def prepare_processes(
         world.remove_run_folder(child.files[-1])
         raise
     return child
+
+
+def exec_flags(flags: Mapping[str, Any]) -> list[str]:
+    """Write again what exec was told of a session."""
+    texts = [f"--{name}={flags[name]}" for name in ("duration", "region") if flags[name]]
+    return [*texts, *(["--no-session"] if flags["no_session"] else [])]
 
 
 def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -6354,22 +8332,26 @@ class ProcessAnswer:
     def document(self) -> str:
         """Return credentials, renewed in time or still valid; else AwsVaultError says how."""
         try:
-            made = self.app.retrieve(
-                self.target, no_session=self.no_session, mfa_token=None, early=True
-            )
-            return export_json(self.target.name, made, "")
+            return self._made(early=True)
         except AwsVaultError as error:
             valid = self._from_vault() or self._from_keeper()
             if not valid:
                 raise self._with_hint(error) from None
             return valid
 
+    def _made(self, *, early: bool) -> str:
+        found = self.app.retrieve(
+            self.target, no_session=self.no_session, mfa_token=None, early=early
+        )
+        return export_json(self.target.name, found, "")
+
     def _from_vault(self) -> str:
         try:
             found = self.app.cached(self.target, no_session=self.no_session)
+            # What exec makes in another terminal is not always a session that a server starts from.
+            return export_json(self.target.name, found, "") if found else self._made(early=False)
         except AwsVaultError:
             return ""
-        return export_json(self.target.name, found, "") if found else ""
 
     def _from_keeper(self) -> str:
         world = self.app.world
@@ -6386,6 +8368,289 @@ class ProcessAnswer:
         renew = f"run awsvault exec {printable(self.target.name)} in another terminal to renew"
         again = "start it again, with --file-passphrase-command or a native keystore"
         return NeedsPerson(error.message, renew if self.app.opens_alone() else again)
+
+
+SERVER_FLAGS = (
+    "server", "ecs_server", "ec2_server", "lazy", "imds_v1", "imds_any_user", "strict_peer",
+    "link_local",
+)  # fmt: skip
+
+
+def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode | None:
+    """Return what kind of server the flags ask for, None for no server; UsageError for what can't
+    be together.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in SERVER_FLAGS if flags[name]]
+    if not given:
+        return None
+    container = flags["server"] or flags["ecs_server"]
+    metadata = flags["ec2_server"] or (flags["server"] and not flags["lazy"])
+    for wrong, why, hint in (
+        (not (container or metadata), f"{given[0]} is about a server", "add --server"),
+        (no_session, f"{given[0]} needs a session to renew from", "leave --no-session away"),
+        (
+            flags["lazy"] and metadata,
+            "--lazy can't be with instance metadata, whose clients wait for one second",
+            "use --ecs-server",
+        ),
+        (
+            (flags["imds_v1"] or flags["imds_any_user"] or flags["link_local"]) and not metadata,
+            f"{given[-1]} is about instance metadata",
+            "use --ec2-server",
+        ),
+        (
+            flags["link_local"] and flags["strict_peer"],
+            "--link-local can't be with --strict-peer: what asks the server then is the proxy",
+            "leave one of them away",
+        ),
+        (
+            flags["link_local"] and sys.platform not in ALIAS_WORDS,
+            "--link-local: not on this system",
+            "use --ec2-server alone",
+        ),
+    ):
+        if wrong:
+            raise UsageError(why, hint)
+    sees = can_see_peers(world)
+    if flags["strict_peer"] and not sees:
+        raise UsageError("--strict-peer: this system does not tell who asks", "leave it away")
+    if metadata and not sees and not flags["imds_any_user"]:
+        _refuse_open_metadata(world, container)
+        metadata = False
+    return ServerMode(
+        container, metadata, flags["lazy"], flags["imds_v1"], flags["imds_any_user"],
+        flags["strict_peer"], sees, flags["link_local"],
+    )  # fmt: skip
+
+
+def _refuse_open_metadata(world: World, container: bool) -> None:
+    why = (
+        "this system does not tell who asks for instance metadata, "
+        "so every user of it would get the credentials"
+    )
+    if not container:
+        raise UsageError(why, "use --ecs-server, or --imds-any-user if that is no harm")
+    world.say(f"note: only the container endpoint is served: {why} (--imds-any-user serves both)")
+
+
+def serve_command(
+    app: App,
+    target: ProfileConfig,
+    mode: ServerMode,
+    mfa_token: Secret | None,
+    remake: dict[str, str],
+    least: datetime.timedelta | None = None,
+) -> dict[str, str]:
+    """Start the server for the command that this process becomes, and return the command's
+    environment.
+
+    The session that the server renews from is made first, so that whatever a person must do is done
+    now.
+    """
+    world = app.world
+    plan = plan_chain(target, app.vault.profiles(), always_session=True)
+    for note in plan.notes:
+        world.say(f"note: {note}")
+    world.debug(f"chain: {printable(plan.provider.describe())}")
+    session, roles = split_chain(plan.provider)
+    check_duration(target, plan.provider, least)
+    tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
+    source = session.retrieve(tools) if session else None
+    current = None if mode.lazy and roles else plan.provider.retrieve(tools)
+    check_left(target, current or source or Credentials("", Secret("")), least, world.now())
+    life = (roles[-1] if roles else session or roles[0]).duration
+    if life < TOO_SHORT_FOR_SERVER:
+        world.say(
+            f"warning: {format_duration(life)} is too short for a server: "
+            "some SDKs then ask at every call, or sign with what has ended"
+        )
+    sweep_leftovers(world)
+    port = ServerPort()
+    token = Secret(b64url(world.random(30)))
+    served = server_variables(mode, port.number, token)
+    made = server_environment(world, app.config, world.environ, target, served)
+    for note in made.notes:
+        world.say(f"note: {note}")
+    pid = world.process_id()
+    state = ServerState(
+        mode=mode, pid=pid, started=world.process_started(pid), profile=target.name,
+        region=target.endpoint.region, token=token, hosts=server_hosts(mode, port.number),
+        life=int(life.total_seconds()), current=current, source=source,
+        links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
+        remake=remake, renewer=(*world.self_command(), *app.remembered_flags(), RENEW_COMMAND),
+        files=made.files,
+    )  # fmt: skip
+    try:
+        start_server(world, state, port)
+    except BaseException:
+        world.remove_leftovers(made.files)
+        raise
+    if mode.link_local:
+        join_proxy(world, port.number, any_user=mode.imds_any_user)
+        return {**made.environ, **without_proxy(made.environ, [f"http://{LINK_LOCAL}/"])}
+    return made.environ
+
+
+def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
+    """Return the Host headers that a server answers to."""
+    own = (f"{LOOPBACK}:{port}",)
+    return (*own, LINK_LOCAL, f"{LINK_LOCAL}:{LINK_LOCAL_PORT}") if mode.link_local else own
+
+
+def proxy_command(app: App, *, stop: bool, until: str, imds_any_user: bool) -> int:
+    """Serve 169.254.169.254 for this user's servers, as root, until stopped or a process ends."""
+    world = app.world
+    if stop:
+        ended = stop_proxy(world)
+        world.out("The link-local proxy is stopped.\n" if ended else "No proxy is running.\n")
+        return 0
+    if sys.platform not in ALIAS_WORDS:
+        raise UsageError("proxy: not on this system")
+    if world.uid() != 0:
+        raise AwsVaultError("proxy needs root, to add an address", "sudo awsvault proxy")
+    if not (imds_any_user or can_see_peers(world)):
+        raise UsageError(
+            "this system does not tell who asks, so every user of it would get the credentials",
+            "add --imds-any-user if that is no harm",
+        )
+    uid, gid = (sudo_id(world, name) for name in ("SUDO_UID", "SUDO_GID"))
+    proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
+    said = f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
+    if not until:
+        run_proxy(proxy, None, lambda _ready: world.say(said))
+        return 0
+    answer = world.fork_detached(
+        lambda report: report_failure(report, lambda: run_proxy(proxy, Life.parse(until), report))
+    )
+    if answer != b"ready":
+        raise AwsVaultError(answer.decode() or "the link-local proxy ended at once")
+    return 0
+
+
+def run_proxy(proxy: LinkLocalProxy, until: Life | None, report: Callable[[bytes], None]) -> None:
+    """Serve until the end, and take everything away then, whatever signal ends it."""
+    proxy.world.interrupt_on_signals()
+    proxy.open()
+    proxy.serve(until, report)
+
+
+def report_failure(report: Callable[[bytes], None], work: Callable[[], None]) -> None:
+    """Do something in a detached process, whose errors nobody else can show."""
+    try:
+        work()
+    except AwsVaultError as error:
+        report(error.message.encode("utf-8", "surrogateescape"))
+
+
+def sudo_id(world: World, name: str) -> int:
+    """Return who called sudo; root himself if nobody did."""
+    text = world.environ.get(name, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{name}: {printable(text)!r} is no user's number")
+    return int(text)
+
+
+def other_role(target: ProfileConfig) -> AssumeRole:
+    """Return the form of the roles that /role-arn/ assumes: the profile's duration, at most an
+    hour, and nothing else of it.
+    """
+    length = min(max(target.role_duration.length, MIN_SESSION), MAX_CHAINED_ROLE)
+    return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
+
+
+def run_server(app: App) -> int:
+    """Be the server of a command (hidden)."""
+    serve(app.world)
+    return 0
+
+
+# AWS's words for what asking again does not change, and for a session that is over.
+FINAL_REFUSALS = frozenset(
+    ("AccessDenied", "ValidationError", "MalformedPolicyDocument", "RegionDisabledException")
+)
+ENDED_SESSION = frozenset(("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"))
+
+
+class CarefulCodes(MfaCodes):
+    """MFA codes for a process without a terminal: from mfa_process or a window, and not at all when
+    ``quiet``.
+    """
+
+    def __init__(self, world: World, prompter: str, *, quiet: bool) -> None:
+        super().__init__(world, None, prompter)
+        self.quiet = quiet
+        self.asked = False
+
+    def code(self, mfa: Mfa) -> Secret:
+        if self.quiet or (self.prompter == "terminal" and not mfa.process):
+            raise NeedsPerson(f"MFA code for {printable(mfa.serial)}: nobody is asked now")
+        self.asked = True
+        return super().code(mfa)
+
+
+def renew_command(app: App) -> int:
+    """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
+    output.
+    """
+    world = app.world
+    world.harden(die_with_parent=True)
+    task = parse_json_object(world.read_descriptor(0, MAX_STATE_BYTES).decode())
+    codes = CarefulCodes(world, app.options.prompt, quiet=bool(task.get("quiet")))
+    try:
+        if "source" in task:
+            answer = _renew_from_session(app, codes, task)
+        else:
+            answer = _remake(app, codes, task)
+    except AwsVaultError as error:
+        code = error.code if isinstance(error, AwsError) else ""
+        failure = {
+            "message": error.message,
+            "never": code in FINAL_REFUSALS,
+            "person": isinstance(error, NeedsPerson),
+            "restart": isinstance(error, VaultClosed),
+            "expired": code in ENDED_SESSION,
+            "asked": codes.asked,
+        }
+        answer = {"failure": failure}
+    world.out(go_json(answer))
+    return 0
+
+
+class VaultClosed(NeedsPerson):
+    """The vault does not open without a person."""
+
+
+def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
+    credentials = members_credentials(task["source"])
+    tools = app.tools(codes)
+    for link in task["links"]:
+        if credentials is not None:
+            credentials = members_role(link).request(tools, credentials, None)
+    return {"current": credentials_members(credentials)}
+
+
+def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
+    """Make the session that a server renews from once more, or adopt one that somebody made in
+    another terminal.
+    """
+    target = app.resolve(task["profile"], task["duration"], task["region"])
+    stored = app.vault.profiles()
+    plan = plan_chain(target, stored, always_session=True)
+    session, _ = split_chain(plan.provider)
+    tools = app.tools(codes, for_server=True)
+    try:
+        plan.provider.made_from(tools)
+    except NeedsPerson as error:
+        raise VaultClosed(error.message, error.hint) from None
+    try:
+        source = session.retrieve(tools) if session else None
+        current = plan.provider.retrieve(tools)
+    except NeedsPerson:
+        # What `exec` without a server keeps is not always the session that a server starts from.
+        source = None
+        quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
+        current = plan_chain(target, stored).provider.retrieve(app.tools(quiet))
+    return {"current": credentials_members(current), "source": credentials_members(source)}
 
 
 def export_command(
@@ -6556,6 +8821,7 @@ class Command(Value):
     words: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     aliases: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 def switch(
@@ -6640,9 +8906,25 @@ LIST_OPTIONS = (
     switch(("--sessions",), "only the sessions"),
     switch(("--credentials",), "only the profiles with stored keys"),
 )
+SERVER_OPTIONS = (
+    switch(("--server", "-s"), "serve the credentials, renewed for as long as the command runs"),
+    switch(("--ecs-server",), "the container endpoint only"),
+    switch(("--ec2-server",), "instance metadata only"),
+    switch(("--lazy",), "fetch the role at the first request (container endpoint)"),
+    switch(("--imds-v1",), "instance metadata also without its token"),
+    switch(("--imds-any-user",), "instance metadata for every user of this machine"),
+    switch(("--strict-peer",), "serve the command and what descends from it only"),
+    switch(("--link-local",), f"instance metadata at {LINK_LOCAL} too, with the help of sudo"),
+)
+PROXY_OPTIONS = (
+    switch(("--stop",), "end a running one"),
+    switch(("--imds-any-user",), "serve every user of this machine"),
+    Option(("--until",), "the process to end with", hidden=True, check=Life.parse),
+)
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     switch(("--json", "-j"), "as export --format=json", hidden=True),
+    *SERVER_OPTIONS,
     Option(
         ("--process",),
         "let SDKs start awsvault for this profile; the first is the default, others may follow",
@@ -6680,6 +8962,9 @@ COMMANDS = (
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
+    Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
+    Command(SERVE_COMMAND, run_server, "be the server of a command", hidden=True),
+    Command(RENEW_COMMAND, renew_command, "fetch credentials for a server", hidden=True),
 )
 
 
@@ -6697,7 +8982,8 @@ def find_command(name: str) -> Command:
     for command in COMMANDS:
         if name == command.name or name in command.aliases:
             return command
-    names = [name for command in COMMANDS for name in (command.name, *command.aliases)]
+    shown = [command for command in COMMANDS if not command.hidden]
+    names = [name for command in shown for name in (command.name, *command.aliases)]
     raise UsageError(
         f"no command {printable(name)!r}", closest(name, [*names, "help"]) or "awsvault help"
     )
@@ -6944,13 +9230,41 @@ def _iterations(text: str) -> int:
     return int(text)
 
 
+# What can be read only once, or does not concern a later process.
+UNREPEATED = ("file_passphrase_fd", "debug", "version")
+
+
+def repeated_flags(options: Iterable[Option], parsed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the flags as given, for a process that does the same later."""
+    flags = []
+    for option in options:
+        value = parsed.get(option.dest)
+        if value is None or option.dest in UNREPEATED:
+            continue
+        name = option.names[0]
+        if option.boolean:
+            flags.append(name if value else f"--no-{name[2:]}")
+        else:
+            flags.append(f"{name}={value}")
+    return tuple(flags)
+
+
 def help_text(command: Command | None) -> str:
     """Return the help of a subcommand, or of the whole."""
     if command is not None:
         return make_parser(command).format_help()
     usage, _, flags = make_parser(None).format_help().partition("\n\n")
-    commands = "".join(f"  {command.name:<22}{command.help}\n" for command in COMMANDS)
+    shown = [command for command in COMMANDS if not command.hidden]
+    commands = "".join(f"  {command.name:<22}{command.help}\n" for command in shown)
     return f"{usage}\n\ncommands:\n{commands}\n{flags}"
+
+
+def parse_flags(command: Command | None, flags: Sequence[str]) -> dict[str, Any]:
+    """Return the flags' texts by their options' names, None for one not given (UsageError)."""
+    parsed, unknown = make_parser(command).parse_known_args(flags)
+    if unknown:
+        raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(command))
+    return vars(parsed)
 
 
 def run_line(world: World, argv: Sequence[str]) -> int:
@@ -6961,13 +9275,11 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.help or (line.command is None and not line.flags):
         world.out(help_text(line.command))
         return 0
-    parsed, unknown = make_parser(line.command).parse_known_args(line.flags)
-    if unknown:
-        raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(line.command))
-    given = vars(parsed)
-    if given.get("for_process"):
-        given = {**given, **recall(world, given["for_process"]), "input": False}
-    values = option_values(options, given, world.environ)
+    parsed = parse_flags(line.command, line.flags)
+    if parsed.get("for_process"):
+        remembered = recall(world, parsed["for_process"])
+        parsed = parse_flags(line.command, [*remembered, *line.flags, "--no-input"])
+    values = option_values(options, parsed, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
         world.environ, "AWS_VAULT_NO_INPUT"
@@ -6982,7 +9294,8 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     before_marker = len(cut_line(argv[: argv.index("--")] if "--" in argv else argv).words)
     words = check_words(line.command, line.words, before_marker)
     world.guard_memory()
-    app = App(world, Options(values["backend"], values["prompt"], settings))
+    flags = repeated_flags(GLOBAL_OPTIONS, parsed)
+    app = App(world, Options(values["backend"], values["prompt"], settings, flags))
     return line.command.run(app, **words, **own)
 
 
@@ -6992,6 +9305,7 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     world = world or World()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        world.fill_standard_descriptors()
         return run_line(world, arguments)
     except AwsVaultError as error:
         show_error(world, error)

@@ -30,7 +30,8 @@ class FakeWorld(World):
 
     def __init__(self, home, environ=None, answers=None):
         super().__init__()
-        self.environ = {"HOME": str(home), "PATH": "/usr/bin:/bin", **(environ or {})}
+        ours = {"HOME": str(home), "PATH": "/usr/bin:/bin", "AWS_VAULT_BACKEND": "file"}
+        self.environ = {**ours, **(environ or {})}
         self.clock = START
         self.answers = answers
         self.asked, self.said, self.written = [], [], ""

@@ -765,3 +765,34 @@ def test_a_weak_file_of_4_2_gets_its_new_name_when_it_is_sealed_anew(world, fold
     (folder / "50%").write_bytes(seal("50%"))
     keystore(world, folder, count=10_000).get("50%")
     assert os.listdir(folder) == ["50%25"]
+
+
+# -- vaults that earlier versions of this program wrote ---------------------------
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DATA.glob("vaults/*/file-items.json")), ids=lambda path: path.parent.name
+)
+def test_a_vault_of_every_version_is_opened_whole(world, folder, path):
+    vault = json.loads(path.read_text(encoding="utf-8"))
+    for item in vault["items"]:
+        (folder / item["file_name"]).write_text(item["token"])
+    store = keystore(world, folder, vault["passphrase"])
+    assert sorted(store.keys()) == sorted(
+        unescape_file_name(item["file_name"]) for item in vault["items"]
+    )
+    for item in vault["items"]:
+        key = unescape_file_name(item["file_name"])
+        assert json.loads(store.get(key).data.reveal()) == item["data"]
+        if not SessionKey.parse(key):
+            assert Vault(store, world).credentials(key).access_key_id == item["data"]["AccessKeyID"]
+    for session in Vault(store, world).sessions():
+        slot = awsvault.SessionSlot(session.type, session.profile, session.third)
+        data = json.loads(store.get(str(session)).data.reveal())
+        assert Vault(store, world).find_session(
+            slot, data["Fingerprint"], world.now() - world.now()
+        )
+
+
+def test_there_is_a_vault_of_this_version():
+    assert (DATA / "vaults" / awsvault.__version__ / "file-items.json").exists()

@@ -353,8 +353,8 @@ def test_the_files_are_private_and_all_named(world, served):
         os.umask(old)
     modes = [stat.S_IMODE(os.stat(path).st_mode) for path in child.files]
     assert modes == [0o600, 0o600, 0o700]
-    world.remove_files(child.files)
-    world.remove_files(child.files)
+    world.remove_leftovers(child.files)
+    world.remove_leftovers(child.files)
     assert os.listdir(os.path.dirname(child.files[-1])) == []
 
 

@@ -1,0 +1,489 @@
+"""exec --process: SDKs start the program inside the command; its files go with the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import awsvault
+from tests.conftest import PASSPHRASE, arn, kill_group
+from tests.fake_aws import ACCOUNT, KEY_ID, SECRET
+
+CONFIG = f"""
+    [default]
+    region = us-east-2
+    credential_process = /bin/false
+
+    [profile prod]
+    region = eu-west-1
+
+    [profile admin]
+    region = eu-central-1
+    role_arn = {arn("admin")}
+    source_profile = prod
+    external_id = kept
+
+    [profile other]
+    region = ca-central-1
+    aws_access_key_id = AKIADUMMYHOSTILE0001
+    aws_secret_access_key = s
+"""
+WHO = """
+import boto3, json, sys
+for name in sys.argv[1:]:
+    session = boto3.Session(profile_name=None if name == "-" else name)
+    client = session.client("sts")
+    arn = client.get_caller_identity()["Arn"].rpartition("/")[0] or client.get_caller_identity()["Arn"]
+    print(json.dumps([name, client.meta.region_name, arn, session.get_credentials().method]))
+"""
+SHOW = "import json, os; print(json.dumps([os.environ['AWS_CONFIG_FILE'], open(os.environ['AWS_CONFIG_FILE']).read(), dict(os.environ)]))"
+ALONE = f"/usr/bin/printf '{PASSPHRASE}'"
+
+
+@pytest.fixture
+def prod(cli):
+    cli.config(CONFIG)
+    cli.add("prod")
+    return cli
+
+
+def opens_alone(cli):
+    """Let the vault be opened without a person, also inside the command."""
+    cli.environ["AWS_VAULT_FILE_PASSPHRASE"] = None
+    cli.environ["AWS_VAULT_FILE_PASSPHRASE_COMMAND"] = ALONE
+    return cli
+
+
+def run_folder(cli):
+    return cli.home / ".awsvault" / "run"
+
+
+def python(code, *words):
+    return [sys.executable, "-c", code, *words]
+
+
+def lines(result):
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+def wait_until_kept_no_more(folder):
+    """Return when the process that keeps a command's files has ended: its socket is gone then."""
+    here = os.getcwd()
+    try:
+        os.chdir(folder)
+        while True:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(20)
+                client.connect(awsvault.SOCKET_NAME)
+                client.recv(1)  # it hangs up on a client that says nothing, or with its own end
+    except OSError:
+        assert not os.path.exists(folder)
+    finally:
+        os.chdir(here)
+
+
+# -- with real clients -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["opened again", "handed over"])
+def test_boto3_with_several_accounts_at_once(alone, prod, fake_aws):
+    if alone:
+        opens_alone(prod)
+    names = ["-", "default", "prod", "admin"]
+    result = prod.run(
+        "exec", "--process", "prod", "--process", "admin", "--", *python(WHO, *names), check=0
+    )
+    jon = f"arn:aws:iam::{ACCOUNT}:user"
+    role = f"arn:aws:sts::{ACCOUNT}:assumed-role/admin"
+    assert lines(result) == [
+        ["-", "eu-west-1", jon, "custom-process"],
+        ["default", "eu-west-1", jon, "custom-process"],
+        ["prod", "eu-west-1", jon, "custom-process"],
+        ["admin", "eu-central-1", role, "custom-process"],
+    ]
+    # What was made before the command started served every call.
+    assert (fake_aws.count("GetSessionToken"), fake_aws.count("AssumeRole")) == (1, 1)
+    assert ("note: the vault's passphrase" in result.err) is not alone
+
+
+def test_the_aws_cli(prod, awscli):
+    opens_alone(prod)
+    script = f"{awscli} sts get-caller-identity; {awscli} sts get-caller-identity --profile admin"
+    result = prod.run(
+        "exec", "--process", "prod", "--process", "admin", "--", "sh", "-ec", script, check=0
+    )
+    assert f"arn:aws:iam::{ACCOUNT}:user/jon" in result.out
+    assert f"arn:aws:sts::{ACCOUNT}:assumed-role/admin/" in result.out
+
+
+RENEWED = """
+import boto3, sys
+session = boto3.Session()
+keys = set()
+for _ in range(3):
+    keys.add(session.get_credentials().get_frozen_credentials().access_key)
+    session.client("sts").get_caller_identity()
+print(len(keys))
+"""
+
+
+def test_what_ends_soon_is_renewed_while_the_command_runs(prod, fake_aws):
+    opens_alone(prod)
+    fake_aws.lifetime = 60
+    result = prod.run("exec", "--process", "admin", "--", *python(RENEWED), check=0)
+    assert int(result.out) > 1
+    assert fake_aws.count("AssumeRole") > 2
+
+
+def test_a_role_is_renewed_from_the_session_without_another_code(prod, fake_aws):
+    prod.mfa_config()
+    opens_alone(prod)
+    script = f"{shlex.join(prod.program)} clear deploy; {shlex.join(python(WHO, '-'))}"
+    result = prod.run(
+        "exec", "--process", "deploy", "-t", "123456", "--", "sh", "-c", script, check=0
+    )
+    assert "assumed-role/deploy" in result.out
+    assert (fake_aws.count("GetSessionToken"), fake_aws.count("AssumeRole")) == (1, 2)
+
+
+def test_what_can_t_be_renewed_is_served_while_it_is_valid(prod, fake_aws):
+    prod.mfa_config()
+    opens_alone(prod)
+    fake_aws.lifetime = 60  # too short for what runs on, but only a person has the next code
+    result = prod.run("exec", "--process", "deploy", "-t", "123456", "--", *python(RENEWED))
+    assert (result.code, result.out) == (0, "1\n"), str(result)
+
+
+GONE = """
+import boto3, botocore.exceptions
+try:
+    boto3.Session().get_credentials().get_frozen_credentials()
+except botocore.exceptions.CredentialRetrievalError as error:
+    print(error)
+"""
+
+
+def test_where_nothing_can_be_renewed_the_error_says_how(prod, fake_aws):
+    fake_aws.lifetime = -5  # ended when the command starts
+    result = prod.run("exec", "--process", "prod", "--", *python(GONE), check=0)
+    assert "there is no terminal to ask on" in result.out or "--no-input" in result.out
+    assert "hint: start it again, with --file-passphrase-command or a native keystore" in result.out
+    opens_alone(prod)
+    prod.mfa_config()
+    fake_aws.lifetime = None
+    prod.run("clear", check=0)
+    script = f"{shlex.join(prod.program)} clear >&2; {shlex.join(python(GONE))}"
+    result = prod.run(
+        "exec", "--process", "prod", "-t", "123456", "--", "sh", "-c", script, check=0
+    )
+    # The session that is handed over outlives what was cleared.
+    assert result.out == ""
+
+
+def test_aws_is_down_and_what_is_valid_is_served(prod, fake_aws):
+    opens_alone(prod)
+    fake_aws.lifetime = 120
+    prod.run("exec", "--process", "admin", "--", "true", check=0)
+    script = "import json, os; print(os.environ['AWS_CONFIG_FILE'])"
+    process = prod.popen("exec", "--process", "admin", "--", *python(script + "; input()"))
+    file = process.stdout.readline().strip()
+    fake_aws.fail(times=100)
+    line = re.search(r"credential_process = (.*)", Path(file).read_text())[1]
+    answer = subprocess.run(
+        shlex.split(line), env=inside(process.pid), capture_output=True, text=True, timeout=60
+    )
+    assert json.loads(answer.stdout)["AccessKeyId"].startswith("ASIA"), answer.stderr
+    process.communicate("\n")
+
+
+def inside(pid):
+    """The environment of a running process."""
+    data = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
+    return dict(os.fsdecode(line).split("=", 1) for line in data)
+
+
+# -- what the command gets -------------------------------------------------------------
+
+
+def shown(cli, *flags, env=None):
+    result = cli.run("exec", *flags, "--", *python(SHOW), env=env, check=0)
+    return json.loads(result.out)
+
+
+def test_the_private_config(prod):
+    path, text, environ = shown(prod, "--process", "admin", "--process", "prod")
+    line = re.search(r"credential_process = (.*) admin", text)[1]
+    settings_file = shlex.split(line)[-1]
+    assert text == (
+        f"[default]\ncredential_process = {line} admin\nregion = eu-central-1\n\n"
+        f"[profile prod]\ncredential_process = {line} prod\nregion = eu-west-1\n\n"
+        f"[profile admin]\ncredential_process = {line} admin\nregion = eu-central-1\nexternal_id = kept\n\n"
+        "[profile other]\nregion = ca-central-1\n"
+    )
+    assert os.path.dirname(settings_file) == os.path.dirname(path)
+    assert environ["AWS_VAULT"] == "admin"
+    assert environ["AWS_EC2_METADATA_DISABLED"] == "true"
+    assert "AWS_REGION" not in environ
+    assert not {"AWS_VAULT_FILE_PASSPHRASE", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & set(environ)
+    assert shown(prod, "--process", "prod")[2]["AWS_REGION"] == "eu-west-1"
+
+
+def test_no_file_holds_a_secret(prod, fake_aws):
+    code = "import os, pathlib; f = pathlib.Path(os.environ['AWS_CONFIG_FILE']).parent\nprint([p.read_text() for p in f.iterdir() if p.is_file()])"
+    result = prod.run("exec", "--process", "prod", "--", *python(code), check=0)
+    assert "credential_process" in result.out
+    assert '"version":1' in result.out.replace("\\", "")
+    for secret in (PASSPHRASE, SECRET, KEY_ID, *(s.secret for s in fake_aws.sessions.values())):
+        assert secret not in result.out
+    assert len(fake_aws.sessions) == 1
+
+
+def test_a_credentials_file_with_one_of_the_profiles_is_not_seen(prod):
+    (prod.home / ".aws" / "credentials").write_text(
+        "[admin]\naws_access_key_id=A\naws_secret_access_key=s\n"
+    )
+    result = prod.run(
+        "exec", "--process", "prod", "--process", "admin", "--", *python(WHO, "admin"), check=0
+    )
+    assert lines(result)[0][3] == "custom-process"
+    assert result.err.count("has a section [admin]") == 1
+
+
+def test_settings_that_the_command_does_not_see_still_count(prod, fake_aws, tmp_path):
+    opens_alone(prod)
+    elsewhere = tmp_path / "config"
+    elsewhere.write_text(prod.config_file.read_text())
+    prod.config_file.unlink()
+    env = {
+        "AWS_CONFIG_FILE": str(elsewhere),
+        "AWS_ASSUME_ROLE_TTL": "30m",
+        "AWS_REGION": "eu-west-3",
+        "AWS_PROFILE": "prod",
+    }
+    who = python("import os; os.environ.update(AWS_REGION='us-west-2');" + WHO, "admin")
+    prod.run("exec", "--process", "admin", "--", *who, env=env, check=0)
+    assert [
+        call.parameters["DurationSeconds"] for call in fake_aws.calls if call.action == "AssumeRole"
+    ] == ["1800"]
+
+
+def test_flags_still_count(prod, fake_aws):
+    opens_alone(prod)
+    folder = prod.environ.pop("AWS_VAULT_FILE_DIR", None)
+    assert folder is None
+    os.rename(prod.keys, prod.home / "vault")
+    flags = [
+        "--file-dir",
+        "vault",
+        "--file-passphrase-command",
+        ALONE,
+        "-d",
+        "20m",
+        "--region",
+        "eu-west-3",
+    ]
+    prod.environ["AWS_VAULT_FILE_PASSPHRASE_COMMAND"] = None
+    who = python("import os; os.chdir('/');" + WHO, "-")
+    result = prod.run("exec", *flags, "--process", "prod", "--", *who, check=0)
+    assert lines(result)[0][1] == "eu-west-3"
+    assert fake_aws.count("GetSessionToken") == 1
+
+
+def test_inside_the_command_exec_is_refused_still(prod):
+    again = [*prod.program, "exec", "prod", "--", "true"]
+    result = prod.run("exec", "--process", "prod", "--", *again)
+    assert result.code == 1
+    assert "already a shell or command with credentials" in result.err
+
+
+# -- processes and files ---------------------------------------------------------------
+
+
+def test_the_command_is_the_process_itself(prod):
+    process = prod.popen("exec", "--process", "prod", "--", "sh", "-c", "echo $$; exit 7")
+    out, _ = process.communicate(timeout=60)
+    assert (int(out), process.returncode) == (process.pid, 7)
+
+
+@pytest.mark.parametrize("how", ["ends", "is killed"])
+def test_the_files_go_with_the_command(how, prod):
+    process = prod.popen(
+        "exec",
+        "--process",
+        "prod",
+        "--",
+        *python(SHOW + "\nimport sys; sys.stdout.flush(); input()"),
+    )
+    folder = os.path.dirname(json.loads(process.stdout.readline())[0])
+    assert sorted(os.listdir(folder)) == ["awsvault.json", "config", "socket"]
+    if how == "ends":
+        process.stdin.write("\n")
+        process.stdin.flush()
+    else:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
+    if os.path.exists(folder):
+        wait_until_kept_no_more(folder)
+    assert os.listdir(run_folder(prod)) == []
+
+
+def test_the_keeper_holds_nothing_of_the_command_s(prod):
+    """Its session, its pipes and its terminal are others, so nobody waits for it and no signal reaches both."""
+    process = prod.popen(
+        "exec",
+        "--process",
+        "prod",
+        "--",
+        *python(SHOW + "\nimport sys; sys.stdout.flush(); input()"),
+    )
+    folder = os.path.dirname(json.loads(process.stdout.readline())[0])
+    kill_group(process)
+    assert process.stdout.read() == ""  # the end, so nobody else has it open
+    process.wait(60)
+    if os.path.exists(folder):
+        wait_until_kept_no_more(folder)
+
+
+def test_a_command_that_can_t_be_run_leaves_nothing(prod):
+    result = prod.run("exec", "--process", "prod", "--", "no-such-program")
+    assert result.code == 127
+    assert not run_folder(prod).exists()
+
+
+def test_leftovers_of_dead_processes_are_swept_and_of_living_ones_not(prod):
+    world = awsvault.World()
+    dead = subprocess.Popen(["sleep", "1000"])
+    started = world.process_started(dead.pid)
+    dead.kill()
+    dead.wait()
+    living = f"{os.getpid()}-{world.process_started(os.getpid())}"
+    reused = f"{os.getpid()}-1"
+    for name in (f"{dead.pid}-{started}", living, reused, "notes"):
+        (run_folder(prod) / name).mkdir(parents=True, mode=0o700)
+        (run_folder(prod) / name / "config").write_text("x")
+    run_folder(prod).chmod(0o700)
+    folder = os.path.dirname(shown(prod, "--process", "prod")[0])
+    left = set(os.listdir(run_folder(prod))) - {os.path.basename(folder)}
+    assert left == {living, "notes"}
+
+
+def test_after_the_command_its_settings_file_is_refused(prod):
+    _, text, _ = shown(prod, "--process", "prod")
+    words = shlex.split(re.search(r"credential_process = (.*)", text)[1])
+    folder = os.path.dirname(words[-2])
+    if os.path.exists(folder):
+        wait_until_kept_no_more(folder)
+    result = subprocess.run(
+        words, env=prod.environment(), capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert "has ended" in result.stderr
+
+
+# -- names and quotes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a;b", "$(x)", "-x", "a'b", 'a"b', "a\\b", "a#b", "a%b%", "é", "a\nb", ""]
+)
+def test_names_that_could_be_read_as_more_are_refused(name, prod):
+    result = prod.run("exec", f"--process={name}", "--", "true")
+    assert result.code == 2 if name else result.code in (0, 2)
+    if name:
+        assert "credential_process" in result.err
+
+
+@pytest.mark.parametrize("name", ["a.b_c@d+e/f-g", "A1", "@x"])
+def test_names_that_all_read_alike(name, prod):
+    prod.add(name)
+    result = prod.run("exec", "--process", name, "--", *python(WHO, "-", name), check=0)
+    assert [line[3] for line in lines(result)] == ["custom-process"] * 2
+
+
+WORDS = [
+    ["/usr/bin/python3", "-I", "/opt/awsvault.pyz", "x"],
+    ["/home/my user/python", "/home/my user/a (1)/awsvault.pyz", "x"],
+    ["/home/josé/bin/python", "it's", "a&b", "a;b", "<x>", "a|b", "*", "~", "x"],
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_line_is_cut_up_alike_by_all(words):
+    line = awsvault.process_line(words)
+    assert shlex.split(line) == words
+    shown = subprocess.run(
+        ["/bin/sh", "-c", f'printf "%s\\n" {line}'], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.splitlines() == words
+    # A cmd-like splitter: quotes group, nothing else is special.
+    assert [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', line)] == words
+
+
+@pytest.mark.parametrize(
+    "word", ['a"b', "a$b", "a`b`", "a\\b", "100%", "a #b", "a ;b", "a\nb", "a!b"]
+)
+def test_what_they_would_read_differently_is_refused(word):
+    with pytest.raises(awsvault.UsageError, match="every SDK"):
+        awsvault.process_line(["/usr/bin/python", word])
+
+
+def test_a_home_with_blanks(fake_aws, tmp_path):
+    from tests.conftest import Cli
+
+    home = tmp_path / "my (own) home"
+    home.mkdir(mode=0o700)
+    cli = Cli(home, fake_aws.url)
+    try:
+        cli.config(CONFIG)
+        cli.add("prod")
+        result = cli.run("exec", "--process", "prod", "--", *python(WHO, "-"), check=0)
+        assert lines(result)[0][3] == "custom-process"
+    finally:
+        cli.close()
+
+
+USAGE = [
+    (["--process", "prod", "true"], "put -- before the command"),
+    (["--process", "prod", "--process", "default", "--", "true"], "name default first"),
+    (["--process", "nowhere", "--", "true"], ""),
+]
+
+
+@pytest.mark.parametrize(("flags", "hint"), USAGE)
+def test_usage(flags, hint, prod):
+    result = prod.run("exec", *flags)
+    assert result.code == 2
+    assert hint in result.err
+
+
+def test_one_role_variable_is_not_everybody_s(prod):
+    result = prod.run(
+        "exec",
+        "--process",
+        "prod",
+        "--process",
+        "admin",
+        "--",
+        "true",
+        env={"AWS_ROLE_ARN": arn("audit")},
+    )
+    assert result.code == 2
+    assert "AWS_ROLE_ARN" in result.err
+
+
+def test_nothing_is_asked_for_inside(prod):
+    """A child that could prompt would take the command's keystrokes."""
+    prod.mfa_config()
+    script = f"exec {shlex.join(prod.program)} export --for-process $(dirname $AWS_CONFIG_FILE)/awsvault.json audit"
+    terminal = prod.terminal("exec", "--process", "prod", "-t", "123456", "--", "sh", "-c", script)
+    assert terminal.wait() == 3
+    assert "MFA code" not in terminal.screen or "--no-input forbids asking" in terminal.screen

@@ -1,0 +1,271 @@
+"""Several users of one host: homes that are not ours, folders that others made, sudo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli, arn
+from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
+
+KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+TRUE = ("--", "true")
+# Each test has users of its own, so that tests at once do not meet in /tmp.
+UIDS = {"own": 61001, "foreign": 61002, "taken": 61003, "link": 61004, "real": 61005,
+        "config": 61006, "locks": 61007, "sudo": 61008, "other": 61099}  # fmt: skip
+
+
+# Another user may be unable to reach the interpreter and the checkout (below /root, say), so he is
+# lent the right to read everything; what is tested here is who writes what, and whose it is.
+READING = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+SETPRIV = shutil.which("setpriv")
+
+
+def become(uid, *options):
+    """The start of a command line that goes on as this user."""
+    return [SETPRIV, f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *options, "--"]
+
+
+def can_become():
+    if os.geteuid() != 0 or SETPRIV is None:
+        return False
+    line = [*become(UIDS["other"], *READING), sys.executable, "-c", "pass"]
+    return subprocess.run(line, capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not can_become(), reason="becoming another user is root's")
+
+
+class Product(Cli):
+    """The product, run by a user whom each line names."""
+
+    def popen(self, *args, uid=0, **options):
+        program = self.program
+        if uid:
+            self.program = [*become(uid, *READING), *program]
+        try:
+            return super().popen(*args, **{"cwd": "/", **options})
+        finally:
+            self.program = program
+
+
+@pytest.fixture
+def world():
+    """A folder that everybody can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="awsvault-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def product(world):
+    """The product, to be run with a HOME below `world`; `home(uid)` makes one."""
+    with FakeAws() as fake:
+        cli = Product(world, furnish(fake).url)
+        cli.fake = fake
+        yield cli
+        cli.close()
+
+
+def home_of(cli, uid, mode=0o700):
+    """Make the home of a user, set HOME to it and return it."""
+    home = cli.home / f"home-{uid}"
+    home.mkdir()
+    os.chown(home, uid, uid)
+    home.chmod(mode)
+    cli.environ["HOME"] = str(home)
+    return home
+
+
+def tree(folder):
+    """Every name below a folder, with what a write would change."""
+    found = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        state = path.lstat()
+        found[str(path)] = (state.st_mode, state.st_uid, state.st_mtime_ns, state.st_size)
+    return found
+
+
+@pytest.fixture
+def fallback():
+    """The folder in /tmp where a user's locks go without a home; as it was, afterwards."""
+    made = []
+
+    def path_for(uid):
+        path = Path(f"/tmp/awsvault-{uid}")
+        assert not path.is_symlink()
+        assert not path.exists()
+        made.append(path)
+        return path
+
+    yield path_for
+    for path in made:
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+
+
+def test_a_home_of_ones_own(product):
+    uid = UIDS["own"]
+    home = home_of(product, uid)
+    product.run("add", "prod", "--env", env=KEYS, check=0, uid=uid)
+    product.run("exec", "prod", *TRUE, check=0, uid=uid)
+    for path in [home / ".awsvault", *(home / ".awsvault").rglob("*")]:
+        assert path.stat().st_uid == uid
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
+
+
+def test_nothing_is_written_into_a_foreign_home(product, fallback):
+    uid = UIDS["foreign"]
+    locks = fallback(uid)
+    home = home_of(product, 0, mode=0o777)
+    (home / ".aws").mkdir(mode=0o777)
+    (home / ".aws").chmod(0o777)
+    (home / ".aws" / "config").write_text("[profile prod]\nregion = eu-west-1\n")
+    before = tree(home)
+    for line in (["add", "prod", "--env"], ["exec", "prod", *TRUE], ["list"], ["clear"]):
+        done = product.run(*line, env=KEYS, check=1, uid=uid)
+        assert "belongs to another user" in done.err
+        assert "sudo -H" in done.err
+    # With a vault of one's own it works, and still leaves that home alone.
+    vault = product.home / "vault"
+    vault.mkdir(mode=0o700)
+    os.chown(vault, uid, uid)
+    named = ["--file-dir", str(vault)]
+    product.run("add", "prod", "--env", *named, env=KEYS, check=0, uid=uid)
+    done = product.run("exec", "prod", *named, "--", "printenv", "AWS_REGION", check=0, uid=uid)
+    assert done.out == "eu-west-1\n"
+    done = product.run("add", "new", "--env", *named, env=KEYS, check=1, uid=uid)
+    assert "the keys are stored" in done.err
+    assert tree(home) == before
+    # The locks are in /tmp, for this user alone.
+    assert stat.S_IMODE(locks.stat().st_mode) == 0o700
+    assert locks.stat().st_uid == uid
+    assert {stat.S_IMODE(path.stat().st_mode) for path in locks.iterdir()} == {0o600}
+    assert all(path.parent == vault for path in vault.rglob("*"))
+
+
+@pytest.mark.parametrize("how", ["folder", "open folder", "link"])
+def test_a_lock_folder_that_somebody_else_made_is_not_used(product, fallback, how):
+    uid = UIDS["link" if how == "link" else "taken"] + (100 if how == "open folder" else 0)
+    locks = fallback(uid)
+    trap = product.home / "trap"
+    trap.mkdir()
+    os.chown(trap, UIDS["other"], UIDS["other"])
+    trap.chmod(0o777)
+    if how == "link":
+        locks.symlink_to(trap)
+    else:
+        locks.mkdir()
+        os.chown(locks, UIDS["other"], UIDS["other"])
+        locks.chmod(0o777 if how == "open folder" else 0o755)
+    vault = product.home / "vault"
+    vault.mkdir(mode=0o700)
+    os.chown(vault, uid, uid)
+    product.environ.update(
+        HOME="/nonesuch", AWS_VAULT_FILE_DIR=str(vault), AWS_CONFIG_FILE="/dev/null"
+    )
+    done = product.run("add", "prod", "--env", "--no-add-config", env=KEYS, check=0, uid=uid)
+    assert done.err.count("no folder for lock files") == 1
+    product.run("exec", "prod", *TRUE, check=0, uid=uid)
+    assert list(trap.iterdir()) == []
+    assert list(locks.iterdir()) == []
+
+
+def test_a_lock_folder_that_is_a_link_of_our_own_is_not_followed(product, fallback):
+    uid = UIDS["link"] + 200
+    locks = fallback(uid)
+    trap = product.home / "trap"
+    trap.mkdir(mode=0o700)
+    os.chown(trap, uid, uid)
+    locks.symlink_to(trap)
+    vault = product.home / "vault"
+    vault.mkdir(mode=0o700)
+    os.chown(vault, uid, uid)
+    product.environ.update(
+        HOME="/nonesuch", AWS_VAULT_FILE_DIR=str(vault), AWS_CONFIG_FILE="/dev/null"
+    )
+    product.run("add", "prod", "--env", "--no-add-config", env=KEYS, check=0, uid=uid)
+    assert list(trap.iterdir()) == []
+
+
+def test_root_by_sudo_in_somebodys_home(product):
+    home = home_of(product, UIDS["sudo"])
+    before = tree(home)
+    sudo = {"SUDO_UID": str(UIDS["sudo"]), "SUDO_USER": "someone"}
+    for line in (["add", "prod", "--env"], ["exec", "prod", *TRUE], ["list"]):
+        done = product.run(*line, env={**KEYS, **sudo}, check=1)
+        assert "belongs to another user" in done.err
+    assert tree(home) == before
+
+
+def test_a_login_as_somebody_by_sudo_is_ordinary(product):
+    uid = UIDS["sudo"] + 100
+    home_of(product, uid)
+    env = {**KEYS, "SUDO_UID": "0", "SUDO_USER": "root"}
+    product.run("add", "prod", "--env", env=env, check=0, uid=uid)
+    product.run("exec", "prod", *TRUE, env=env, check=0, uid=uid)
+
+
+def test_another_real_user_than_the_effective_one(product):
+    home = home_of(product, 0)
+    before = tree(home)
+    done = product.run(
+        "add", "prod", "--env", env=KEYS, check=1,
+        preexec_fn=lambda: os.setresuid(UIDS["real"], 0, 0),
+    )  # fmt: skip
+    assert "another user" in done.err
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize("owner", ["other", "root", "own"])
+def test_whose_config_may_say_what_is_run(product, owner):
+    uid = UIDS["config"]
+    home = home_of(product, uid)
+    product.run("add", "prod", "--env", env=KEYS, check=0, uid=uid)
+    config = home / ".aws" / "config"
+    config.write_text(f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = echo 123456\n")
+    os.chown(config, *[{"other": UIDS["other"], "root": 0, "own": uid}[owner]] * 2)
+    config.chmod(0o644)
+    done = product.run("exec", "prod", *TRUE, uid=uid)
+    if owner == "other":
+        assert done.code == 2
+        assert "mfa_process: not taken from a file that others can have written" in done.err
+        assert product.fake.calls == []
+    else:
+        assert done.code == 0, done.err
+
+
+def test_what_chooses_no_program_is_read_from_any_config(product):
+    uid = UIDS["config"] + 100
+    home = home_of(product, uid)
+    product.run("add", "prod", "--env", env=KEYS, check=0, uid=uid)
+    config = home / ".aws" / "config"
+    config.write_text(f"[profile x]\nsource_profile = prod\nrole_arn = {arn('admin')}\n")
+    os.chown(config, UIDS["other"], UIDS["other"])
+    config.chmod(0o644)
+    product.run("exec", "x", *TRUE, check=0, uid=uid)
+
+
+def test_nobody_else_can_open_a_lock(product, fallback):
+    uid = UIDS["locks"]
+    home = home_of(product, uid, mode=0o755)
+    program = ["/bin/sh", "-c", 'umask 000; exec "$@"', "sh", *product.program]
+    product.program = program
+    product.run("add", "prod", "--env", env=KEYS, check=0, uid=uid)
+    product.run("exec", "prod", *TRUE, check=0, uid=uid)
+    files = list((home / ".awsvault" / "locks").iterdir())
+    assert files
+    for path in files:
+        line = [*become(UIDS["other"]), "cat", str(path)]
+        tried = subprocess.run(line, capture_output=True, check=False)
+        assert b"Permission denied" in tried.stderr
