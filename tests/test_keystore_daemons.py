@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import awsvault
-from tests.desktop import Desktop, make_gpg_key, need
+from tests.desktop import Desktop, GoKWallet, make_gpg_key, need
 from tests.keystore_contract import KeystoreContract, RecordingWorld
 
 
@@ -78,6 +78,24 @@ class TestKWallet(KeystoreContract):
     @pytest.fixture
     def make(self):
         return lambda world: awsvault.KWalletKeystore(world, "aws-vault", "aws-vault")
+
+
+class TestKWalletByGdbus(TestKWallet):
+    @pytest.fixture
+    def make(self):
+        need("gdbus")
+
+        def make(world):
+            has = world.has_program
+            world.has_program = lambda name: name != "busctl" and has(name)
+            return awsvault.KWalletKeystore(world, "aws-vault", "aws-vault")
+
+        return make
+
+    def test_a_stream_of_aws_vault(self, store, desktop):
+        go = GoKWallet(desktop)
+        go.set("prod", awsvault.wrap_item(awsvault.Item("prod", awsvault.Secret(b"{x}"))))
+        assert store.get("prod").data == awsvault.Secret(b"{x}")
 
 
 class TestPass(KeystoreContract):
