@@ -102,8 +102,7 @@ class TestPass(KeystoreContract):
     prefix = ""
 
     @pytest.fixture(scope="class")
-    @staticmethod
-    def key_folder():
+    def key_folder(self):
         made = Desktop()
         folder = made.folder / "gpg"
         yield folder, make_gpg_key(folder, made.environ)
