@@ -98,17 +98,18 @@ class TestKWalletByGdbus(TestKWallet):
         assert store.get("prod").data == awsvault.Secret(b"{x}")
 
 
+@pytest.fixture(scope="module")
+def key_folder():
+    made = Desktop()
+    folder = made.folder / "gpg"
+    yield folder, make_gpg_key(folder, made.environ)
+    environ = {**made.environ, "GNUPGHOME": str(folder)}
+    subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=True, timeout=30)
+    made.close()
+
+
 class TestPass(KeystoreContract):
     prefix = ""
-
-    @pytest.fixture(scope="class")
-    def key_folder(self):
-        made = Desktop()
-        folder = made.folder / "gpg"
-        yield folder, make_gpg_key(folder, made.environ)
-        environ = {**made.environ, "GNUPGHOME": str(folder)}
-        subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=True, timeout=30)
-        made.close()
 
     @pytest.fixture
     def environ(self, desktop, key_folder):
