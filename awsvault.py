@@ -75,6 +75,7 @@ PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
 BUS_WAIT_SECONDS = 1.8
 BUS_PROBE_SECONDS = 0.5
+BUS_ATTEMPTS = 5
 
 EXIT_USAGE = 2
 EXIT_NEEDS_PERSON = 3
@@ -2682,6 +2683,10 @@ class NoSuchObject(KeystoreError):
     """The service has no object of that path."""
 
 
+class TooEarly(KeystoreError):
+    """gnome-keyring looked at a call before it knew the caller, and denies having the method."""
+
+
 class Unanswered(KeystoreError):
     """The service hangs, or waits for a person."""
 
@@ -2728,10 +2733,16 @@ class BusTools:
         NoSuchObject, or a KeystoreError that says what is wrong with the service.
         """
         timeout = PROMPT_WAIT_SECONDS if person else timeout
-        try:
-            values = self._call(self.service.bus_name, path, method, signature, arguments, timeout)
-        except ToolTimeout:
-            raise self._silence(timeout, person) from None
+        asked = (self.service.bus_name, path, method, signature, arguments, timeout)
+        for attempt in range(BUS_ATTEMPTS):
+            try:
+                values = self._call(*asked)
+                break
+            except ToolTimeout:
+                raise self._silence(timeout, person) from None
+            except TooEarly:
+                if attempt == BUS_ATTEMPTS - 1:
+                    raise
         return values[0] if values else None
 
     def explain(self, text: str) -> KeystoreError:
@@ -2833,6 +2844,8 @@ class BusTools:
 
         text = result.output.reveal()
         if result.status != 0:
+            if "is not implemented on interface" in result.errors:
+                raise TooEarly(f"{self.service.title}: {last_line(result.errors)}")
             if re.search(NO_SUCH_OBJECT, result.errors):
                 raise NoSuchObject(last_line(result.errors))
             raise self.explain(result.errors)
@@ -3019,8 +3032,15 @@ class SecretService(NativeKeystore):
         return Collection(default, own=False) if default not in (None, "/") else None
 
     def _property(self, path: str, interface: str, name: str) -> Any:
-        method = "org.freedesktop.DBus.Properties.Get"
-        return self.bus.call(path, method, "ss", SECRET_INTERFACE + interface, name)
+        # Not by Properties.Get: gnome-keyring may look at the call before it knows the caller, who
+        # has just connected, and then aborts (seen with 42.1). In GetAll it leaves out what it
+        # could not get, so that asking again is enough.
+        method = "org.freedesktop.DBus.Properties.GetAll"
+        for _attempt in range(BUS_ATTEMPTS):
+            found = self.bus.call(path, method, "s", SECRET_INTERFACE + interface) or {}
+            if name in found:
+                return found[name]
+        raise KeystoreError(f"the Secret Service does not tell {name} of {printable(path)}")
 
     def _is_locked(self, home: Collection) -> bool:
         """Tell whether a collection is locked and stays so without a person: one that has no
@@ -8010,7 +8030,9 @@ class App:
         folder = self.options.store.file_dir
         path = folder if folder.startswith("~/") else os.path.abspath(folder)
         backend = self.vault.keystore.name
-        return [*self.options.flags, f"--backend={backend}", f"--file-dir={path}"]
+        flags = [*self.options.flags, f"--backend={backend}", f"--file-dir={path}"]
+        store = self.options.store.pass_dir
+        return [*flags, f"--pass-dir={os.path.abspath(store)}"] if store else flags
 
     def opens_alone(self) -> bool:
         """Tell whether the vault can be opened again inside a command, without a person."""

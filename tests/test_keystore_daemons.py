@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import awsvault
-from tests.desktop import Desktop, make_gpg_key, need
+from tests.desktop import Desktop, GoKWallet, make_gpg_key, need
 from tests.keystore_contract import KeystoreContract, RecordingWorld
 
 
@@ -80,18 +80,36 @@ class TestKWallet(KeystoreContract):
         return lambda world: awsvault.KWalletKeystore(world, "aws-vault", "aws-vault")
 
 
+class TestKWalletByGdbus(TestKWallet):
+    @pytest.fixture
+    def make(self):
+        need("gdbus")
+
+        def make(world):
+            has = world.has_program
+            world.has_program = lambda name: name != "busctl" and has(name)
+            return awsvault.KWalletKeystore(world, "aws-vault", "aws-vault")
+
+        return make
+
+    def test_a_stream_of_aws_vault(self, store, desktop):
+        go = GoKWallet(desktop)
+        go.set("prod", awsvault.wrap_item(awsvault.Item("prod", awsvault.Secret(b"{x}"))))
+        assert store.get("prod").data == awsvault.Secret(b"{x}")
+
+
+@pytest.fixture(scope="module")
+def key_folder():
+    made = Desktop()
+    folder = made.folder / "gpg"
+    yield folder, make_gpg_key(folder, made.environ)
+    environ = {**made.environ, "GNUPGHOME": str(folder)}
+    subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=True, timeout=30)
+    made.close()
+
+
 class TestPass(KeystoreContract):
     prefix = ""
-
-    @pytest.fixture(scope="class")
-    @staticmethod
-    def key_folder():
-        made = Desktop()
-        folder = made.folder / "gpg"
-        yield folder, make_gpg_key(folder, made.environ)
-        environ = {**made.environ, "GNUPGHOME": str(folder)}
-        subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=True, timeout=30)
-        made.close()
 
     @pytest.fixture
     def environ(self, desktop, key_folder):

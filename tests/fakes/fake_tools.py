@@ -109,8 +109,9 @@ def secrets_call(state, path, method, arguments):
         return f"{ROOT}/collection/{state['default']}" if state["default"] else "/"
     if method == "Unlock":
         return []
-    if method == "Get":
-        return secrets_property(state, path, arguments[1])
+    if method == "GetAll":
+        kind = arguments[0].rpartition(".")[2]
+        return {prop: secrets_property(state, path, prop) for prop in PROPERTIES[kind]}
     if method == "SearchItems":
         if name not in state["collections"]:
             raise Failure(f"No such object path '{path}'")
@@ -119,6 +120,13 @@ def secrets_call(state, path, method, arguments):
         del items_of(state, path.rpartition("/")[0])[name]
         return "/"
     raise Failure(f"Unknown method {method}")
+
+
+PROPERTIES = {
+    "Service": ["Collections"],
+    "Collection": ["Locked", "Items"],
+    "Item": ["Label", "Attributes", "Modified"],
+}
 
 
 def secrets_property(state, path, name):
@@ -221,8 +229,8 @@ def busctl(argv, state):
         value = answer(state, name, path, method, arguments)
     except Failure as failure:
         return fail(f"Call failed: {failure}")
-    if method == "Get":
-        value = {"type": "v", "data": value}
+    if method == "GetAll":
+        value = {prop: {"type": "v", "data": data} for prop, data in value.items()}
     say(json.dumps({"type": "x", "data": [value]}) + "\n")
     return 0
 
@@ -249,7 +257,11 @@ def gdbus(argv, state):
         value = answer(state, named["--dest"], path, method, arguments)
     except Failure as failure:
         return fail(f"Error: GDBus.Error:org.freedesktop.DBus.Error.Failed: {failure}")
-    say(f"(<{gvariant(value)}>,)\n" if method == "Get" else f"({gvariant(value)},)\n")
+    if method == "GetAll":
+        pairs = (f"'{prop}': <{gvariant(data)}>" for prop, data in value.items())
+        say(f"({{{', '.join(pairs)}}},)\n")
+    else:
+        say(f"({gvariant(value)},)\n")
     return 0
 
 
