@@ -7513,7 +7513,8 @@ class ConfigRewriter:
         if indent > self.key_indent:
             # For botocore the rest of a value, for others a section.
             self.sections |= names
-            self.kept.append(line)
+            if not 0 <= self.dropped_indent < indent:
+                self.kept.append(line)
             return
         self._place(line[:indent])
         self.kept.append(line)

@@ -408,7 +408,9 @@ def test_a_reader_that_goes_away_ends_the_command(chains):
 def test_no_descriptor_is_left_open(chains):
     show = "import os; print(sorted(int(fd) for fd in os.listdir('/proc/self/fd')))"
     line = [sys.executable, "-I", "-S", "-c", show]
-    plain = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    plain = subprocess.run(
+        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    ).stdout
     for _ in range(2):
         assert chains.run("exec", "plain", "--", *line, check=0).out == plain
 

@@ -10,7 +10,7 @@ import threading
 
 import botocore.session
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import awsvault
@@ -204,6 +204,7 @@ def test_python_s_own_parser_finds_nothing_that_beats_a_server(lines):
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(LINES, max_size=14))
+@example(["[profile default]", "  max_bandwidth = 1", "aws_access_key_id = A", "  [default]"])
 def test_and_in_process_mode_nothing_but_ours(lines):
     import configparser
 
