@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: test check pyz demo bench lock clean keystores
+.PHONY: test check pyz demo bench lock clean test-tools
 
 # The first Python that really runs and is new enough. A name on PATH may be a shim without a
 # version behind it, so ask each candidate for its own path.
@@ -29,7 +29,7 @@ SOURCES := awsvault.py build_zipapp.py __main__.py
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-test: .venv/stamp keystores
+test: .venv/stamp .venv-awscli/stamp test-tools
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
@@ -49,9 +49,9 @@ demo: dist/awsvault.pyz .venv/stamp .venv-awscli/stamp
 bench: dist/awsvault.pyz .venv/stamp .venv-awscli/stamp .venv-awsume/stamp
 	.venv/bin/python benchmarks/bench.py
 
-# The daemons and tools that the keystore tests talk to.
-keystores:
-	@.ci/keystores
+# The daemons and tools that the tests talk to.
+test-tools:
+	@.ci/test-tools
 
 # One rule per environment, each of its own lock: the AWS CLI and awsume pin botocore.
 .venv/stamp: requirements/dev.txt

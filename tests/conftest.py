@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import hypothesis
 import pytest
 
 from tests.fake_aws import ACCOUNT, KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
+from tests.needs import missing
 from tests.terminal import Terminal
 
 pytest_plugins: list[str] = ["tests.pyz"]
@@ -199,9 +199,8 @@ def cli(home, fake_aws):
 
 @pytest.fixture
 def awscli():
-    """Path of the AWS CLI of `make test`, else the one in $AWSVAULT_TEST_AWSCLI; skips without."""
-    beside = PROGRAM.parent / ".venv-awscli" / "bin" / "aws"
-    found = os.environ.get("AWSVAULT_TEST_AWSCLI") or (str(beside) if beside.exists() else None)
-    if not found or not shutil.which(found):
-        pytest.skip("no AWS CLI in .venv-awscli")
-    return found
+    """Path of the AWS CLI of `make test`; skips where pytest was started without it."""
+    program = PROGRAM.parent / ".venv-awscli" / "bin" / "aws"
+    if not program.exists():
+        missing("the AWS CLI in .venv-awscli")
+    return str(program)

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 import jeepney
-import pytest
 from jeepney.io.blocking import open_dbus_connection
+
+from tests.needs import need
 
 SECRETS = "org.freedesktop.secrets"
 ROOT = "/org/freedesktop/secrets"
@@ -41,15 +42,6 @@ Prompt on Open=false
 [org.freedesktop.secrets]
 apiEnabled=false
 """
-
-
-def need(*programs):
-    """Skip without a program; fail instead where $AWSVAULT_TEST_REQUIRE_KEYSTORES is set."""
-    for program in programs:
-        if not shutil.which(program):
-            if os.environ.get("AWSVAULT_TEST_REQUIRE_KEYSTORES"):
-                pytest.fail(f"{program} is not installed")
-            pytest.skip(f"{program} is not installed")
 
 
 class Desktop:

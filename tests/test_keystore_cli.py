@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from tests import tracing
-from tests.desktop import Desktop, GoSecretService, make_gpg_key, need
+from tests.desktop import Desktop, GoSecretService, make_gpg_key
+from tests.needs import need
 from tests.fake_aws import KEY_ID, SECRET
 
 TOOLS = {b"secret-tool", b"busctl", b"gdbus", b"kwallet-query", b"pass"}

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 import awsvault
-from tests.desktop import Desktop, GoKWallet, make_gpg_key, need
+from tests.desktop import Desktop, GoKWallet, make_gpg_key
+from tests.needs import need
 from tests.keystore_contract import KeystoreContract, RecordingWorld
 
 

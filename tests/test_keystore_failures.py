@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from tests.desktop import Desktop, GoSecretService, make_gpg_key, need
+from tests.desktop import Desktop, GoSecretService, make_gpg_key
+from tests.needs import need
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET
 from tests.fakes import Fakes
 

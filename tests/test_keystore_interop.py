@@ -15,7 +15,8 @@ import pytest
 
 import awsvault
 from awsvault import DamagedItem, Item, ItemNotFound, Secret
-from tests.desktop import Desktop, GoKWallet, GoSecretService, make_gpg_key, need
+from tests.desktop import Desktop, GoKWallet, GoSecretService, make_gpg_key
+from tests.needs import need
 from tests.keystore_contract import RecordingWorld
 
 VECTORS = json.loads(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import arn
+from tests.needs import missing, need
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = ROOT / "tests" / "clients"
@@ -36,13 +37,6 @@ print(json.dumps([[*process.communicate(), process.returncode] for process in st
 """
 
 
-def missing(what):
-    """Skip; where everything must be there (CI), fail."""
-    if os.environ.get("AWSVAULT_TEST_REQUIRE_KEYSTORES"):
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing")
-
-
 def built_once(name, sources, build):
     """Run `build` unless it has been run for these very files; other processes wait meanwhile."""
     BUILD.mkdir(exist_ok=True)
@@ -64,8 +58,7 @@ def run_tool(*line, cwd):
 @pytest.fixture(scope="session")
 def javascript_modules():
     """The folder with the JavaScript SDK of the lock file."""
-    if not (shutil.which("npm") and shutil.which("node")):
-        missing("node or npm")
+    need("node", "npm")
     folder = BUILD / "npm"
     sources = [CLIENTS / "js" / name for name in ("package.json", "package-lock.json")]
 
@@ -124,11 +117,6 @@ class Clients:
 
 @pytest.fixture
 def clients(request):
-    if (
-        os.environ.get("AWSVAULT_TEST_REQUIRE_KEYSTORES")
-        and not (ROOT / ".venv-awscli" / "bin" / "aws").exists()
-    ):
-        assert os.environ.get("AWSVAULT_TEST_AWSCLI"), "no AWS CLI in .venv-awscli"
     return Clients(request)
 
 
