@@ -4121,8 +4121,9 @@ class ConfigFile:
             name, start = _section_name(header), match.end()
         self._spans.setdefault(name, []).append((start, len(self.text)))
 
-    def _where(self, position: int) -> str:
-        return f"{printable(self.path)}, line {self.text.count(chr(10), 0, position) + 1}"
+    def _where(self, position: int, lines_on: int = 0) -> str:
+        line = self.text.count("\n", 0, position) + 1 + lines_on
+        return f"{printable(self.path)}, line {line}"
 
     def profile_names(self) -> list[str]:
         """Return the names of all profiles in the file's order; an empty [default] is none."""
@@ -4152,56 +4153,50 @@ class ConfigFile:
 
         A key without a value takes the indented lines below it as its value, each after a newline.
         """
-        values: dict[str, str] = {}
-        nested_in = ""
-        for position, line, rest in _joined_lines(self.text, start, end):
-            bare = line.strip()
-            if not bare or bare[0] in "#;":
-                continue
-            if nested_in and line[0] in " \t":
-                values[nested_in] += f"\n{bare}"
-                continue
-            key, value = _split_line(bare)
-            if not key:
-                raise ConfigError(f"{self._where(position)}: not a line of the form key = value")
-            values[key.lower()] = _raw_value(value, rest)
-            nested_in = "" if value else key.lower()
-        return values
+        import configparser
+
+        # What would be a header or a comment to it has been taken out before, more exactly.
+        parser = configparser.RawConfigParser(comment_prefixes=(), strict=False)
+        parser.optionxform = _key  # type: ignore[method-assign, assignment]
+        try:
+            parser.read_file(["[it]", *_plain_lines(self.text[start:end])])
+        except configparser.ParsingError as error:
+            where = self._where(start, error.errors[0][0] - 2)
+            raise ConfigError(f"{where}: not a line of the form key = value") from None
+        return dict(parser.items("it"))
 
 
-def _joined_lines(
-    text: str, start: int, end: int
-) -> Iterator[tuple[int, str, Callable[[], str | None]]]:
-    """Yield a section's lines, a trailing backslash joining the next one, each with its position.
-
-    The third value takes the following line away, for a value that goes on there (None at the end).
-    """
-    lines = text[start:end].split("\n")
-    index, position = 0, start
-
-    def take() -> str | None:
-        nonlocal index, position
-        if index == len(lines):
-            return None
-        index, position = index + 1, position + len(lines[index]) + 1
-        return lines[index - 1]
-
-    while index < len(lines):
-        here, line = position, take() or ""
+def _plain_lines(text: str) -> Iterator[str]:
+    """Yield a section's lines, each in its place, as configparser takes them: it knows no joined
+    lines and no raw values, and for it each indented line belongs to the value above."""
+    lines = iter(text.split("\n"))
+    nested = False
+    for line in lines:
+        joined = 0
         while line.rstrip().endswith("\\"):
-            line = line.rstrip()[:-1] + (take() or "").strip()
-        yield here, line, take
+            line = line.rstrip()[:-1] + next(lines, "").strip()
+            joined += 1
+        bare = line.strip()
+        if not bare or bare[0] in "#;":
+            yield ""
+        elif nested and line[0] in " \t":
+            yield f" {bare}"
+        else:
+            key, value = _split_line(bare)
+            yield bare if key else "="  # which is an error to it
+            nested = not value
+            mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
+            while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
+                following = next(lines, None)
+                if following is None:
+                    break
+                value += following.strip()
+                yield f" {following.strip()}"
+        yield from [""] * joined
 
 
-def _raw_value(value: str, rest: Callable[[], str | None]) -> str:
-    """Return a value; one in back-quotes or three quotes goes on until they come again."""
-    mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
-    while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
-        following = rest()
-        if following is None:
-            break
-        value += f"\n{following.strip()}"
-    return value
+def _key(text: str) -> str:
+    return text.strip().strip("\"'`").lower()
 
 
 RAW_MARKS = ("`", '"""')
@@ -4228,7 +4223,7 @@ def _section_name(header: str) -> str:
 
 def _split_line(line: str) -> tuple[str, str]:
     at = min((line.find(mark) for mark in "=:" if mark in line), default=0)
-    return line[:at].strip().strip("\"'`"), line[at + 1 :].strip()
+    return _key(line[:at]), line[at + 1 :].strip()
 
 
 def _clean_value(text: str) -> str:
@@ -4611,7 +4606,7 @@ def _service_endpoint(lookup: Lookup) -> tuple[str, str]:
     nested = lookup.config.section(f"services {name}").get("sts", "") if name else ""
     for line in nested.splitlines():
         key, value = _split_line(line.strip()) if line.strip() else ("", "")
-        if key.lower() == "endpoint_url":
+        if key == "endpoint_url":
             return (
                 _clean_value(value),
                 (
@@ -7532,7 +7527,7 @@ class ConfigRewriter:
     def _drops(self, bare: str, indent: int) -> bool:
         if 0 <= self.dropped_indent < indent:
             return True  # the rest of a value that went
-        key = _split_line(bare)[0].lower()
+        key = _split_line(bare)[0]
         drops = key in STATIC_KEYS or any(
             outranks(key) or key in self.given[name] for name in self.sections & set(self.given)
         )

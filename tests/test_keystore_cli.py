@@ -9,8 +9,8 @@ import pytest
 
 from tests import tracing
 from tests.desktop import Desktop, GoSecretService, make_gpg_key
-from tests.needs import need
 from tests.fake_aws import KEY_ID, SECRET
+from tests.needs import need
 
 TOOLS = {b"secret-tool", b"busctl", b"gdbus", b"kwallet-query", b"pass"}
 CONFIG = "[profile prod]\nregion = eu-west-1\n"

@@ -8,8 +8,8 @@ import pytest
 
 import awsvault
 from tests.desktop import Desktop, GoKWallet, make_gpg_key
-from tests.needs import need
 from tests.keystore_contract import KeystoreContract, RecordingWorld
+from tests.needs import need
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import time
 import pytest
 
 from tests.desktop import Desktop, GoSecretService, make_gpg_key
-from tests.needs import need
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET
 from tests.fakes import Fakes
+from tests.needs import need
 
 KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 CONFIG = f"[profile prod]\nregion = eu-west-1\nmfa_serial = {MFA_SERIAL}\n"

@@ -16,8 +16,8 @@ import pytest
 import awsvault
 from awsvault import DamagedItem, Item, ItemNotFound, Secret
 from tests.desktop import Desktop, GoKWallet, GoSecretService, make_gpg_key
-from tests.needs import need
 from tests.keystore_contract import RecordingWorld
+from tests.needs import need
 
 VECTORS = json.loads(
     (Path(__file__).parent / "data" / "aws-vault-7-items.json").read_text(encoding="utf-8")
