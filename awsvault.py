@@ -5,8 +5,7 @@ One module, read from top to bottom; a room uses only names of its own or of a r
 
     Basics        limits, errors, text that is safe to show
     Values        the words: Secret, Credentials, SessionKey, durations and times
-    World         the only doors out: run a tool, files, terminal, clock, locks, replacing the
-    process
+    World         the only doors out: tools, files, terminal, clock, locks, replacing the process
     Keystores     named blobs at rest: Keystore.get/set/delete/keys, one class per backend
     Vault         what the blobs mean: credentials and sessions over a keystore
     Config        ~/.aws/config, environment, flags -> ProfileConfig; SETTINGS is a table
@@ -575,12 +574,10 @@ def mask(access_key_id: str) -> str:
 # World
 # ======================================================================
 # The only doors out: tools, files, terminal, clock, locks, replacing the process. Nothing below
-# this room
-# touches them by itself, so a test can watch every door, make it fail, or die at it.
+# this room touches them by itself, so a test can watch every door, make it fail, or die at it.
 
 # What neither the command nor any program that helps us may see of our own environment. Removed,
-# not
-# emptied: several SDKs fail on an empty name.
+# not emptied: several SDKs fail on an empty name.
 REMOVED_VARIABLES = frozenset(
     """
     AWS_ACCESS_KEY_ID AWS_ACCESS_KEY AWS_SECRET_ACCESS_KEY AWS_SECRET_KEY AWS_SESSION_TOKEN
@@ -1310,10 +1307,8 @@ class World:
         """Ask on the controlling terminal for one line, which is not shown if ``hidden``.
 
         ``instead`` names the flag or variable that does without a person; it is the hint of
-        NeedsPerson,
-        raised at once where nobody can be asked. After ``timeout`` seconds AwsVaultError. The
-        terminal is
-        as it was afterwards, also after Ctrl-C.
+        NeedsPerson, raised at once where nobody can be asked. After ``timeout`` seconds
+        AwsVaultError. The terminal is as it was afterwards, also after Ctrl-C.
         """
         fd = self.open_terminal()
         if fd < 0:
@@ -1446,8 +1441,7 @@ class World:
 
     def self_command(self, *, bare: bool = False) -> list[str]:
         """Return the words that start this program again; ``bare`` leaves the installed libraries
-        out, which is faster.
-        """
+        out, which is faster."""
         flags = ["-S"] if bare else []
         if self.bundle is not None:
             return [sys.executable, "-I", *flags, os.path.abspath(self.bundle.path)]
@@ -1489,8 +1483,7 @@ class World:
         self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
     ) -> tuple[int, int]:
         """Start a child that reads ``stdin`` (under 64 kB); return its process id and the
-        descriptor of what it prints.
-        """
+        descriptor of what it prints."""
         source, sink = os.pipe()
         os.write(sink, stdin)
         os.close(sink)
@@ -1561,8 +1554,7 @@ class World:
 
     def process_descriptor(self) -> int:
         """Return a descriptor that turns readable when this process ends, whatever runs in it then;
-        -1 where there is none.
-        """
+        -1 where there is none."""
         try:
             return os.pidfd_open(os.getpid())
         except (AttributeError, OSError):
@@ -1570,8 +1562,7 @@ class World:
 
     def watch_process(self, pid: int) -> int:
         """Return a descriptor that turns readable when that process ends; -1 where only asking
-        helps.
-        """
+        helps."""
         import select as system_select
 
         select: Any = system_select
@@ -2218,8 +2209,7 @@ class FileKeystore(Keystore):
     """aws-vault's ``file`` backend: one JWE per item in a folder, sealed by a passphrase.
 
     ``iterations`` is the PBKDF2 count of new items. Items that one passphrase and count seal share
-    a salt, so
-    that one derivation opens all of them.
+    a salt, so that one derivation opens all of them.
     """
 
     name = "file"
@@ -2321,8 +2311,7 @@ class FileKeystore(Keystore):
 
     def _remember(self, jwe: Jwe) -> None:
         # Only a salt inside a header that our own key has just authenticated may be used again:
-        # whoever
-        # plants an item must not choose our salt.
+        # whoever plants an item must not choose our salt.
         if jwe.iterations == self.iterations and len(jwe.salt) >= 12:
             self._proven_salt = jwe.salt
 
@@ -3181,9 +3170,9 @@ KWALLET_PASSWORD, KWALLET_MISSING = 1, -3
 class KWalletKeystore(NativeKeystore):
     """KDE's wallet: kwallet-query carries the secrets, D-Bus calls do what it can't.
 
-    What kwallet-query says is not believed: it ends with 0 when it has failed, so what was
-    written is read back. Entries that aws-vault wrote (streams) are read by D-Bus; ours are
-    passwords, which aws-vault reads with KDE Frameworks 6.14 and later. Places are not used.
+    What kwallet-query says is not believed: it ends with 0 when it has failed, so what was written
+    is read back. Entries that aws-vault wrote (streams) are read by D-Bus; ours are passwords,
+    which aws-vault reads with KDE Frameworks 6.14 and later. Places are not used.
     """
 
     name = "kwallet"
@@ -3377,8 +3366,8 @@ KEYCHAIN_FAILURES = {
 
 class Keychain(NativeKeystore):
     """A macOS keychain by ``security``: secrets go to its standard input, as commands, and come
-    from its standard output. Items are aws-vault's, raw data without the JSON around it. Places
-    are not used."""
+    from its standard output. Items are aws-vault's, raw data without the JSON around it. Places are
+    not used."""
 
     name = "keychain"
 
@@ -4270,9 +4259,8 @@ class Setting(Value):
     """One row of what a profile can say.
 
     ``env``: variables that beat the file, for the profile asked for only if ``active_only``.
-    ``inherited``: other
-    profiles have it from [default]. ``trusted``: only a file that nobody else can have written may
-    set it.
+    ``inherited``: other profiles have it from [default]. ``trusted``: only a file that nobody else
+    can have written may set it.
     """
 
     name: str
@@ -5470,8 +5458,7 @@ def choose_session(chain: Sequence[ProfileConfig], no_session: bool) -> SessionC
 
 def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
     """Decide on the keys' own session that every server starts from: it proves the one device that
-    the chain asks for.
-    """
+    the chain asks for."""
     keys = chain[-1]
     roles = [profile for profile in reversed(chain) if profile.role_arn]
     asking = [profile for profile in roles or [keys] if profile.mfa_serial]
@@ -5809,8 +5796,7 @@ def container_document(credentials: Credentials) -> bytes:
 
 def metadata_document(credentials: Credentials, now: datetime.datetime) -> bytes:
     """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from
-    instance metadata").
-    """
+    instance metadata")."""
     return _document(
         {
             "Code": "Success",
@@ -5905,8 +5891,7 @@ def format_answer(
     status: int, body: bytes, kind: bytes, date: bytes, *, keep: bool, headers: bytes = b""
 ) -> bytes:
     """Write a whole answer: head and body leave in one piece, because Go repeats a request whose
-    answer comes in two.
-    """
+    answer comes in two."""
     return b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%bContent-Length: %d\r\nConnection: %b\r\n\r\n%b" % (
         status,
         REASONS[status],
@@ -5982,8 +5967,7 @@ class PeerCheck:
 
     def allows(self, peer: tuple[str, int]) -> bool:
         """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the
-        command's family only.
-        """
+        command's family only."""
         try:
             found = self.owner(peer)
         except OSError:
@@ -6058,8 +6042,7 @@ def can_see_peers(world: World) -> bool:
 
 class Failure(Value):
     """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even
-    later.
-    """
+    later."""
 
     message: str
     never: bool = False
@@ -6100,8 +6083,7 @@ class Holding:
 
     def next_try(self, now: datetime.datetime, clock: float) -> float | None:
         """Return when to fetch new ones, on the monotonic clock; None while that is under way or
-        nothing is held.
-        """
+        nothing is held."""
         if self.busy or self.current is None:
             return None
         ahead = min(RENEW_AHEAD, self.life / 3).total_seconds()
@@ -6116,8 +6098,7 @@ class Holding:
 
 class Connection:
     """One client's connection: what it has sent so far, until when it may take, and what it waits
-    for.
-    """
+    for."""
 
     __slots__ = (
         "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "served",
@@ -6137,8 +6118,8 @@ class Connection:
         self.parked: tuple[Holding, bool] | None = None
 
     def worth(self) -> tuple[int, float]:
-        """Return which connection to give up first: one that is kept for nothing, then the one
-        that has said the least for the longest time, last one that waits for us."""
+        """Return which connection to give up first: one that is kept for nothing, then the one that
+        has said the least for the longest time, last one that waits for us."""
         idle = self.served and not self.data
         return (0 if idle else 2 if self.parked else 1, self.deadline)
 
@@ -6371,8 +6352,7 @@ class CredentialServer:
 
     def _finish_connection(self, connection: Connection) -> None:
         """Say that nothing more comes, and throw away what still arrives: a close at once would
-        destroy the answer.
-        """
+        destroy the answer."""
         import socket
 
         connection.draining = True
@@ -6500,8 +6480,7 @@ class CredentialServer:
 
     def _serve(self, connection: Connection, holding: Holding, *, metadata: bool) -> None:
         """Answer from memory; where what is there won't do and more is on its way, when that has
-        come.
-        """
+        come."""
         left = holding.left(self.world.now())
         if left < (METADATA_LEAST_LEFT if metadata else LEAST_LEFT):
             if holding is self.main:
@@ -6547,8 +6526,7 @@ class CredentialServer:
 
     def _renew_main(self) -> None:
         """Start to fetch new credentials, unless that is under way, was tried a moment ago, or
-        can't be.
-        """
+        can't be."""
         if self.hopeless:
             return
         now = self.world.now()
@@ -6648,8 +6626,7 @@ class CredentialServer:
 
     def _tell_trouble(self, now: datetime.datetime) -> None:
         """Tell the person once what only he can do, or that credentials are about to end and no new
-        ones come.
-        """
+        ones come."""
         failure = self.main.failure
         if failure is None:
             self.told = ""
@@ -6752,8 +6729,7 @@ class ServerPort:
 
 def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, str]:
     """Return the variables that lead SDKs to a server. The token by its variable only: older SDKs
-    know no file.
-    """
+    know no file."""
     served = {}
     if mode.container:
         served["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"http://{LOOPBACK}:{port}"
@@ -6766,8 +6742,7 @@ def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, st
 
 def start_server(world: World, state: ServerState, port: ServerPort) -> None:
     """Start the server for this process, which becomes the command; AwsVaultError if it can't be
-    started.
-    """
+    started."""
     source, sink = os.pipe()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     watched, board = world.process_descriptor(), world.open_notice_board()
@@ -6796,8 +6771,7 @@ SERVE_COMMAND, RENEW_COMMAND = "_serve", "_renew"
 
 def server_environ(world: World) -> dict[str, str]:
     """Return the server's own environment: no secret, but all that decides how the same credentials
-    are made again.
-    """
+    are made again."""
     settings = {name for setting in SETTINGS.values() for name in setting.env}
     kept = {name: world.environ[name] for name in settings if name in world.environ}
     return {**scrubbed(world.environ), **kept}
@@ -6805,8 +6779,7 @@ def server_environ(world: World) -> dict[str, str]:
 
 def serve(world: World) -> None:
     """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the
-    terminal.
-    """
+    terminal."""
     import socket
 
     world.harden()
@@ -7468,8 +7441,8 @@ def section_names(header: str) -> set[str]:
 class ConfigRewriter:
     """Copies a config file's lines, less what would outrank what is given to some profiles.
 
-    SDKs read such files differently (is an indented line a key, a section, or the end of a
-    value?), so a line goes if any reading makes it one that must go.
+    SDKs read such files differently (is an indented line a key, a section, or the end of a value?),
+    so a line goes if any reading makes it one that must go.
     """
 
     def __init__(self, given: Mapping[str, Mapping[str, str]]) -> None:
@@ -7997,8 +7970,7 @@ class App:
 
     def codes(self, mfa_token: Secret | None) -> MfaCodes:
         """Return where codes come from: the one that was given is for one device, and not given
-        twice.
-        """
+        twice."""
         self._codes = self._codes or MfaCodes(self.world, mfa_token, self.options.prompt)
         return self._codes
 
@@ -8452,8 +8424,7 @@ SERVER_FLAGS = (
 
 def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode | None:
     """Return what kind of server the flags ask for, None for no server; UsageError for what can't
-    be together.
-    """
+    be together."""
     given = [f"--{name.replace('_', '-')}" for name in SERVER_FLAGS if flags[name]]
     if not given:
         return None
@@ -8639,8 +8610,7 @@ def sudo_id(world: World, name: str) -> int:
 
 def other_role(target: ProfileConfig) -> AssumeRole:
     """Return the form of the roles that /role-arn/ assumes: the profile's duration, at most an
-    hour, and nothing else of it.
-    """
+    hour, and nothing else of it."""
     length = min(max(target.role_duration.length, MIN_SESSION), MAX_CHAINED_ROLE)
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
@@ -8660,8 +8630,7 @@ ENDED_SESSION = frozenset(("ExpiredToken", "ExpiredTokenException", "InvalidClie
 
 class CarefulCodes(MfaCodes):
     """MFA codes for a process without a terminal: from mfa_process or a window, and not at all when
-    ``quiet``.
-    """
+    ``quiet``."""
 
     def __init__(self, world: World, prompter: str, *, quiet: bool) -> None:
         super().__init__(world, None, prompter)
@@ -8678,8 +8647,7 @@ class CarefulCodes(MfaCodes):
 
 def renew_command(app: App) -> int:
     """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
-    output.
-    """
+    output."""
     world = app.world
     world.harden(die_with_parent=True)
     task = parse_json_object(world.read_descriptor(0, MAX_STATE_BYTES).decode())
@@ -8719,8 +8687,7 @@ def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> d
 
 def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
     """Make the session that a server renews from once more, or adopt one that somebody made in
-    another terminal.
-    """
+    another terminal."""
     target = app.resolve(task["profile"], task["duration"], task["region"])
     stored = app.vault.profiles()
     plan = plan_chain(target, stored, always_session=True)
