@@ -2053,6 +2053,11 @@ class Keystore:
         return 0
 
 
+def not_stored(key: str) -> ItemNotFound:
+    """Return the error for an item that is not there."""
+    return ItemNotFound(f"nothing is stored as {printable(key)!r}")
+
+
 DEFAULT_ITERATIONS = 600_000
 MIN_ITERATIONS = 8192  # what aws-vault writes
 MIN_READ_ITERATIONS = 1000
@@ -2271,7 +2276,7 @@ class FileKeystore(Keystore):
             try:
                 self.world.delete_file(self._path(key))
             except FileNotFoundError:
-                raise ItemNotFound(f"nothing is stored as {printable(key)!r}") from None
+                raise not_stored(key) from None
             except OSError as error:
                 raise KeystoreError(
                     f"can't remove {printable(key)!r}: {os_reason(error)}"
@@ -2396,11 +2401,11 @@ class FileKeystore(Keystore):
 
     def _read(self, key: str) -> bytes:
         if self.refuse_name(key):
-            raise ItemNotFound(f"nothing is stored as {printable(key)!r}")
+            raise not_stored(key)
         try:
             return self.world.read_file(self._path(key), MAX_ITEM_BYTES)
         except (FileNotFoundError, IsADirectoryError):
-            raise ItemNotFound(f"nothing is stored as {printable(key)!r}") from None
+            raise not_stored(key) from None
         except OSError as error:
             raise KeystoreError(
                 f"can't read {printable(self._path(key))}: {os_reason(error)}"
@@ -2589,11 +2594,6 @@ class NativeKeystore(Keystore):
     def _list(self) -> dict[str, str]:
         """Return the place of each item."""
         raise NotImplementedError
-
-
-def not_stored(key: str) -> ItemNotFound:
-    """Return the error for an item that is not there."""
-    return ItemNotFound(f"nothing is stored as {printable(key)!r}")
 
 
 def last_line(text: str) -> str:
@@ -3478,9 +3478,8 @@ class Keychain(NativeKeystore):
         """Have ``security -i`` run one command, whose words no other program sees."""
         result = self._security(["-i"], Secret(line.reveal_bytes() + b"\n"))
         if result.status != 0 or "returned " in result.errors:
-            raise self._explain(
-                result.replace(errors="")
-            )  # it may quote what it did not understand
+            # It may quote what it did not understand.
+            raise self._explain(result.replace(errors=""))
 
     def _security(self, arguments: Sequence[str], stdin: Secret | None = None) -> ToolResult:
         person = self.world.can_show()
@@ -3526,7 +3525,7 @@ KEYCHAIN_SERVICE = "aws-vault"
 
 
 def quote_security(word: str) -> str:
-    """Quote a word for ``security -i``; ValueError for what no word can hold."""
+    """Quote a word for ``security -i``; KeystoreError for what no word can hold."""
     if any(character in word for character in "\n\r\0"):
         raise KeystoreError("a word with a line break can't be given to security")
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
