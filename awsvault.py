@@ -4291,7 +4291,12 @@ SETTINGS = {
             inherited=True,
             flag=DURATION_FLAG,
         ),
-        Setting("endpoint_url", ("AWS_ENDPOINT_URL",), inherited=True, trusted=True),
+        Setting(
+            "endpoint_url",
+            ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
+            inherited=True,
+            trusted=True,
+        ),
         Setting("services", inherited=True, trusted=True),
         Setting(
             "ignore_configured_endpoint_urls",
@@ -4557,21 +4562,17 @@ def check_endpoint_url(url: str, allow_http: bool) -> str:
 
 def resolve_endpoint(lookup: Lookup) -> Endpoint:
     """Return how a profile reaches STS, by the AWS SDKs' rules of precedence."""
-    environ = lookup.environ
-    allow_http = environ.get("AWS_VAULT_ALLOW_HTTP") == "1"
+    allow_http = lookup.environ.get("AWS_VAULT_ALLOW_HTTP") == "1"
 
     def check(text: str) -> str:
         return check_endpoint_url(text, allow_http)
 
     url = ""
     if not lookup.parsed("ignore_configured_endpoint_urls", parse_bool, False):
-        url = environ.get("AWS_ENDPOINT_URL_STS", "")
-        where = "AWS_ENDPOINT_URL_STS"
-        if not url and not environ.get("AWS_ENDPOINT_URL"):
+        if not any(map(lookup.environ.get, SETTINGS["endpoint_url"].env)):
             url, where = _service_endpoint(lookup)
-        if url:
             try:
-                check(url)
+                url = url and check(url)
             except ValueError as error:
                 raise ConfigError(f"{where}: {printable(url)!r} is {error}") from None
         url = url or lookup.parsed("endpoint_url", check, "")
