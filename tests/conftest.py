@@ -100,6 +100,14 @@ class Cli:
         self.config_file.write_text(textwrap.dedent(text).lstrip("\n"), encoding="utf-8")
         self.config_file.chmod(0o600)
 
+    def endpoint_in_config(self, section="default"):
+        """Say in the config where STS is, as the environment does: only what the config alone makes
+        is filed as aws-vault files it."""
+        line = f"endpoint_url = {self.environ['AWS_ENDPOINT_URL_STS']}\n"
+        text = self.config_file.read_text() if self.config_file.exists() else ""
+        head, mark, rest = text.partition(f"[{section}]\n")
+        self.config(f"{head}[{section}]\n{line}{rest}" if mark else f"{text}[{section}]\n{line}")
+
     def run(self, *args, input=None, env=None, check=None, timeout=60, **popen):
         """Run to the end. `check` is the exit code to insist on; `input` text for its stdin."""
         if input is None:

@@ -126,6 +126,7 @@ def shared(cli):
 
 
 def test_a_session_of_get_session_token_is_used(shared, fake_aws):
+    shared.endpoint_in_config()
     environ = shared.exec_environ("mfa", env={"AWS_VAULT_NO_INPUT": "1"})
     made = SESSIONS["sts.GetSessionToken"]["data"]
     assert fake_aws.calls == []
@@ -176,6 +177,7 @@ def test_old_forms_of_sessions_go_when_one_is_stored(cli, fake_aws):
     old = [vector for vector in VECTORS if " session (" in vector["file_name"]]
     assert len(old) == 2
     cli.add("prod")
+    cli.endpoint_in_config()
     put(cli, *old)
     assert cli.run("list", "--credentials", check=0).out == "prod\n"
     cli.exec_environ("prod")
@@ -213,6 +215,7 @@ def test_an_independent_reader_opens_all_we_write(cli, fake_aws):
         f"[profile admin]\nsource_profile = prod\nrole_arn = {arn('admin')}\n"
         f"mfa_serial = {MFA_SERIAL}\n[profile team/ü]\n"
     )
+    cli.endpoint_in_config()
     cli.add("prod")
     cli.add("team/ü")
     cli.exec_environ("admin", "-t", "123456")
@@ -248,6 +251,7 @@ def test_an_independent_reader_opens_all_we_write(cli, fake_aws):
 
 def test_what_flags_made_different_is_kept_from_aws_vault(cli, fake_aws):
     cli.config("[profile prod]\n")
+    cli.endpoint_in_config()
     cli.add("prod")
     cli.exec_environ("prod")
     cli.exec_environ("prod", "-d", "2h")

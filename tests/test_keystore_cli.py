@@ -105,6 +105,7 @@ class TestCachedSession:
     def test_the_index_holds_names_only(self, secret_service):
         cli = secret_service
         cli.config(CONFIG)
+        cli.endpoint_in_config()
         cli.add()
         environ = cli.exec_environ("prod")
         (index,) = index_of(cli)

@@ -522,6 +522,7 @@ def test_export_is_a_credential_process_of_the_aws_cli(chains, fake_aws, awscli)
 
 
 def test_list_shows_what_there_is_without_a_passphrase(chains):
+    chains.endpoint_in_config("profile plain")
     chains.exec_environ("plain")
     closed = {"AWS_VAULT_FILE_PASSPHRASE": None, "AWS_VAULT_NO_INPUT": "1"}
     table = chains.run("list", env=closed, check=0).out.splitlines()

@@ -162,6 +162,7 @@ def test_list_and_errors_show_no_secret(vault, fake_aws):
 def test_nothing_but_items_and_nothing_in_plain(vault, fake_aws):
     (vault.home / "code").write_text("x")
     (vault.home / "passphrase").unlink()
+    vault.endpoint_in_config()
     for profile, flags in (("prod", ["-t", CODE]), ("plain", []), ("admin", [])):
         line = vault.config_file.read_text().replace("mfa_process", "#mfa_process")
         vault.config_file.write_text(line)
