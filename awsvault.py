@@ -7934,22 +7934,39 @@ class App:
         They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
         are made anew if ``early`` finds them in the last part of their life.
         """
-        provider = self.planned(target, no_session=no_session, early=early).provider
-        check_duration(target, provider, least)
         tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
+
+        def act(provider: Provider) -> Credentials:
+            check_duration(target, provider, least)
+            return provider.retrieve(tools)
+
+        credentials = self.carry_out(target, act, no_session=no_session, early=early)
+        check_left(target, credentials, least, self.world.now())
+        return credentials
+
+    def carry_out(
+        self,
+        target: ProfileConfig,
+        act: Callable[[Provider], V2],
+        *,
+        no_session: bool = False,
+        early: bool = False,
+    ) -> V2:
+        """Decide on a chain and act on it; on another one if a remembered name turns out to be
+        gone."""
+        provider = self.planned(target, no_session=no_session, early=early).provider
         try:
-            credentials = provider.retrieve(tools)
+            return act(provider)
         except ItemNotFound:
-            # A remembered name may be gone; what is really there makes another plan, or says so.
-            always = early and not no_session
             current = plan_chain(
-                target, self.vault.profiles(), no_session=no_session, always_session=always
+                target,
+                self.vault.profiles(),
+                no_session=no_session,
+                always_session=early and not no_session,
             ).provider
             if current == provider:
                 raise
-            credentials = current.retrieve(tools)
-        check_left(target, credentials, least, self.world.now())
-        return credentials
+            return act(current)
 
     def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
         """Return a profile's session from the vault while it is valid at all, asking nobody."""
@@ -8493,18 +8510,13 @@ def serve_command(
     now.
     """
     world = app.world
-    provider = app.planned(target, no_session=False, early=True).provider
-    check_duration(target, provider, least)
     tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
-    try:
-        source, current = first_credentials(provider, tools, lazy=mode.lazy)
-    except ItemNotFound:
-        # A remembered name may be gone; what is really there makes another plan, or says so.
-        planned = provider
-        provider = plan_chain(target, app.vault.profiles(), always_session=True).provider
-        if provider == planned:
-            raise
-        source, current = first_credentials(provider, tools, lazy=mode.lazy)
+
+    def act(provider: Provider) -> tuple[Provider, Credentials | None, Credentials | None]:
+        check_duration(target, provider, least)
+        return provider, *first_credentials(provider, tools, lazy=mode.lazy)
+
+    provider, source, current = app.carry_out(target, act, early=True)
     session, roles = split_chain(provider)
     check_left(target, current or source or Credentials("", Secret("")), least, world.now())
     life = (roles[-1] if roles else session or roles[0]).duration
