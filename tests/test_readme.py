@@ -358,7 +358,6 @@ def test_the_reference_has_every_config_key_its_variables_and_whether_it_is_inhe
     ("words", "heading"),
     [
         (awsvault.OTHER_SOURCES, "## The config file"),
-        (tuple(awsvault.PROMPTERS), "## MFA codes"),
         (tuple(awsvault.BACKENDS), "## Global flags"),
         (tuple(awsvault.EXPORT_FORMATS), "### `export`"),
         (awsvault.WINDOW_PROMPTERS, "## MFA codes"),
@@ -366,6 +365,11 @@ def test_the_reference_has_every_config_key_its_variables_and_whether_it_is_inhe
 )
 def test_the_reference_has_every_choice(words, heading):
     assert set(words) <= set(spans(section(REFERENCE, heading)))
+
+
+def test_the_reference_has_every_prompter():
+    table = rows(section(REFERENCE, "## MFA codes"))
+    assert [spans(row[0])[0] for row in table] == list(awsvault.PROMPTERS)
 
 
 def test_the_keystores_page_has_every_keystore_in_the_order_of_choice():
