@@ -642,6 +642,28 @@ class HolderInfo(Value):
             return cls(refusals=sys.maxsize)
 
 
+class Life(Value):
+    """A process: its id, and its start time, which tells it from a later one with this id."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def parse(cls, text: str) -> Life:
+        """Read ``PID-START``; ValueError otherwise."""
+        pid, _, started = text.partition("-")
+        if not (pid.isascii() and pid.isdigit() and started.isascii() and started.isalnum()):
+            raise ValueError("no process's id and start time")
+        return cls(int(pid), started)
+
+    def __str__(self) -> str:
+        return f"{self.pid}-{self.started}"
+
+    def lasts(self, world: World) -> bool:
+        """Tell whether it has not ended."""
+        return world.process_started(self.pid) == self.started
+
+
 class LockTimeout(Exception):
     """Raised by the alarm that ends a wait."""
 
@@ -1245,6 +1267,8 @@ class World:
         """Return the uid of who listens at a Unix socket, to which nothing is sent (OSError)."""
         import _socket
 
+        if not hasattr(_socket, "SO_PEERCRED"):
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             connection.settimeout(BUS_PROBE_SECONDS)
@@ -1552,30 +1576,6 @@ class World:
         if die_with_parent:
             libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
-    def process_descriptor(self) -> int:
-        """Return a descriptor that turns readable when this process ends, whatever runs in it then;
-        -1 where there is none."""
-        try:
-            return os.pidfd_open(os.getpid())
-        except (AttributeError, OSError):
-            return -1
-
-    def watch_process(self, pid: int) -> int:
-        """Return a descriptor that turns readable when that process ends; -1 where only asking
-        helps."""
-        import select as system_select
-
-        select: Any = system_select
-        if not hasattr(select, "kqueue"):
-            return -1
-        ends = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
-        self._queue = queue = select.kqueue()
-        try:
-            queue.control([ends], 0)
-        except OSError:
-            return -1
-        return int(queue.fileno())
-
     def process_stat(self, pid: int) -> tuple[int, str]:
         """Return a process's parent and its start time in the kernel's ticks; (0, "") if there is
         no such process.
@@ -1639,9 +1639,11 @@ class World:
         except OSError:
             return
 
-    def process_id(self) -> int:
-        """Return this process's id, which is the command's too once it has replaced us."""
-        return os.getpid()
+    def life(self, pid: int | None = None) -> Life:
+        """Return what a running process is known by; by default this one, which is the command once
+        that has replaced us."""
+        pid = os.getpid() if pid is None else pid
+        return Life(pid, self.process_started(pid))
 
     def process_started(self, pid: int) -> str:
         """Return what tells a process from a later one with the same id; "" if there is none."""
@@ -1651,17 +1653,26 @@ class World:
     def _started_by_ps(self, pid: int) -> str:
         fixed = {"TZ": "UTC", "LC_ALL": "C"}
         shown = self.run(["/bin/ps", "-p", str(pid), "-o", "lstart="], environ=fixed)
-        return shown.output.stripped().reveal().translate({32: 95, 58: 46})
+        return shown.output.stripped().reveal().translate({32: None, 58: None})
 
     def ending_descriptor(self, pid: int) -> int:
-        """Return a descriptor that can be read from once a process has ended; -1 if there is none.
+        """Return a descriptor that can be read from once a process has ended; -1 where only asking
+        helps.
 
         The caller compares the process's start time afterwards, since ids are used again.
         """
+        import select as system_select
+
+        select: Any = system_select
         try:
-            return os.pidfd_open(pid)
+            if not hasattr(select, "kqueue"):
+                return os.pidfd_open(pid)
+            end = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+            self._queue = queue = select.kqueue()
+            queue.control([end], 0)
+            return int(queue.fileno())
         except (AttributeError, OSError):
-            return self.watch_process(pid)
+            return -1
 
     def fork_detached(
         self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
@@ -1844,11 +1855,25 @@ class World:
 
         return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
 
+    def working_folder(self) -> str:
+        """Return the folder that relative paths start from; nothing if it has been removed."""
+        try:
+            return os.getcwd()
+        except OSError:
+            return ""
+
+    def enter_folder(self, path: str) -> None:
+        """Make a folder the one that relative paths start from; one that is gone is none."""
+        try:
+            os.chdir(path)
+        except OSError:
+            return
+
     # -- what a command leaves behind ----------------------------------------
 
     def make_run_folder(self) -> str:
         """Make the folder, 0700, of files that go when this process, or its command, has ended."""
-        mark = f"{self.process_id()}-{self.process_started(self.process_id())}"
+        mark = str(self.life())
         problem = ""
         for root in self._run_roots():
             try:
@@ -1896,9 +1921,11 @@ class World:
             except (AwsVaultError, OSError):
                 continue
             for name in names:
-                pid, _, started = name.partition("-")
-                if pid.isdigit() and started and self.process_started(int(pid)) != started:
-                    found.append(os.path.join(root, name))
+                try:
+                    if not Life.parse(name).lasts(self):
+                        found.append(os.path.join(root, name))
+                except ValueError:
+                    continue  # not one of ours
         return found
 
     def library_environment(self) -> LibraryEnvironment:
@@ -3225,26 +3252,19 @@ class KWalletKeystore(NativeKeystore):
     def _store(self, item: Item) -> str:
         text = Secret(wrap_item(item))
         handle = self._handle(create=True)
-        kind = self._on_entry("entryType", handle, item.key)
-        if kind == KWALLET_PASSWORD:
-            self._write(handle, item.key, text)
-        else:
-            # kwallet-query makes no entry and changes no stream. The old item goes only when the
-            # new one is whole, under a name of its own.
-            name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
-            self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
-            self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
-            self._write(handle, name, text)
-            if kind:
-                self._on_entry("removeEntry", handle, item.key)
-            self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
-            self._check_written(handle, item.key, text)
-        self._sync(handle)
-        return ""
-
-    def _write(self, handle: int | None, name: str, text: Secret) -> None:
+        # kwallet-query makes no entry and changes no stream. The old item goes only when the new
+        # one is whole, under a name of its own.
+        name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
+        self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
+        self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
         self._query(f"--write-password={name}", stdin=text)
         self._check_written(handle, name, text)
+        if self._on_entry("entryType", handle, item.key):
+            self._on_entry("removeEntry", handle, item.key)
+        self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
+        self._check_written(handle, item.key, text)
+        self._sync(handle)
+        return ""
 
     def _check_written(self, handle: int | None, name: str, text: Secret) -> None:
         if Secret(self._on_entry("readPassword", handle, name)) != text:
@@ -5671,8 +5691,7 @@ class ServerState(Value):
     """
 
     mode: ServerMode
-    pid: int
-    started: str
+    command: Life
     profile: str
     region: str
     token: Secret
@@ -5685,13 +5704,13 @@ class ServerState(Value):
     remake: dict[str, str]
     renewer: tuple[str, ...]
     files: tuple[str, ...] = ()
-    has_watch: bool = False
     has_board: bool = False
 
     def to_json(self) -> Secret:
         """Write it for the other process."""
         members = {name: getattr(self, name) for name in self._fields}
         members["mode"] = {name: getattr(self.mode, name) for name in ServerMode._fields}
+        members["command"] = str(self.command)
         members["token"] = self.token.reveal()
         for name in ("current", "source"):
             members[name] = credentials_members(members[name])
@@ -5702,6 +5721,7 @@ class ServerState(Value):
         """Read what to_json wrote."""
         members = parse_json_object(text)
         members["mode"] = ServerMode(**members["mode"])
+        members["command"] = Life.parse(members["command"])
         members["token"] = Secret(members["token"])
         for name in ("current", "source"):
             members[name] = members_credentials(members[name])
@@ -5950,7 +5970,7 @@ class PeerCheck:
         world: World,
         port: int,
         *,
-        strict: tuple[int, str] | None = None,
+        strict: Life | None = None,
         address: str = "127.0.0.1",
     ) -> None:
         import socket
@@ -5974,7 +5994,7 @@ class PeerCheck:
             return False
         if found is None or found[0] != self.world.uid():
             return False
-        return self.strict is None or self._is_family(found[1], *self.strict)
+        return self.strict is None or self._is_family(found[1], self.strict)
 
     def owner(self, peer: tuple[str, int]) -> tuple[int, int] | None:
         """Return the user and the inode of a connected socket; None if it is closed or missing."""
@@ -6001,20 +6021,18 @@ class PeerCheck:
         # A socket that was closed meanwhile has no inode, and says that it is root's.
         return (uid, inode) if inode else None
 
-    def _is_family(self, inode: int, ancestor: int, started: str) -> bool:
+    def _is_family(self, inode: int, ancestor: Life) -> bool:
         holders = self.world.socket_holders(inode)
-        return bool(holders) and all(
-            descends(self.world, pid, ancestor, started) for pid in holders
-        )
+        return bool(holders) and all(descends(self.world, pid, ancestor) for pid in holders)
 
 
-def descends(world: World, pid: int, ancestor: int, started: str) -> bool:
-    """Tell whether a process is, or descends from, the one of that number and start time."""
+def descends(world: World, pid: int, ancestor: Life) -> bool:
+    """Tell whether a process is, or descends from, another."""
     seen = 0
     while pid > 0 and seen < 1000:
-        parent, start = world.process_stat(pid)
-        if pid == ancestor:
-            return bool(start) and start == started
+        parent, started = world.process_stat(pid)
+        if pid == ancestor.pid:
+            return bool(started) and started == ancestor.started
         pid, seen = parent, seen + 1
     return False
 
@@ -6183,6 +6201,7 @@ class CredentialServer:
         self.notice_board = notice_board
         if process >= 0:
             self._watch(process, self._end)
+        self.ended = not self.state.command.lasts(self.world)  # else that is another's descriptor
         try:
             while not self.ended:
                 self.step(polling=process < 0)
@@ -6223,7 +6242,7 @@ class CredentialServer:
 
     def keep_house(self, clock: float, polling: bool) -> None:
         """Do what is due by the clock, and find out when the next thing will be."""
-        if polling and self.world.process_started(self.state.pid) != self.state.started:
+        if polling and not self.state.command.lasts(self.world):
             self.ended = True
         now = self.world.now()
         due = self.main.next_try(now, clock)
@@ -6745,23 +6764,22 @@ def start_server(world: World, state: ServerState, port: ServerPort) -> None:
     started."""
     source, sink = os.pipe()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    watched, board = world.process_descriptor(), world.open_notice_board()
-    state = state.replace(has_watch=watched >= 0, has_board=board >= 0)
+    board = world.open_notice_board()
+    state = state.replace(has_board=board >= 0)
     text = state.to_json().reveal_bytes()
     if len(text) >= MAX_STATE_BYTES:
         raise AwsVaultError("the credentials are too large for a server")
     os.write(sink, text)
     os.close(sink)
-    descriptors = [source, null, null, port.listener.fileno()]
-    descriptors += [fd if fd >= 0 else null for fd in (watched, board)]
+    descriptors = [source, null, null, port.listener.fileno(), board if board >= 0 else null]
     try:
         world.spawn_detached(
-            [*world.self_command(bare=True), SERVE_COMMAND, str(state.pid)],
+            [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)],
             server_environ(world),
             descriptors,
         )
     finally:
-        for fd in {source, null, watched, board} - {-1}:
+        for fd in {source, null, board} - {-1}:
             os.close(fd)
     port.keep_for_command()
 
@@ -6778,8 +6796,7 @@ def server_environ(world: World) -> dict[str, str]:
 
 
 def serve(world: World) -> None:
-    """Be the server: descriptor 0 has the state, 3 listens, 4 tells the command's end, 5 is the
-    terminal."""
+    """Be the server: descriptor 0 has the state, 3 listens, 4 is the terminal."""
     import socket
 
     world.harden()
@@ -6787,10 +6804,10 @@ def serve(world: World) -> None:
     listener = socket.socket(fileno=3)
     peers = None
     if state.mode.check_peer:
-        strict = (state.pid, state.started) if state.mode.strict_peer else None
+        strict = state.command if state.mode.strict_peer else None
         peers = PeerCheck(world, listener.getsockname()[1], strict=strict)
-    watched = 4 if state.has_watch else world.watch_process(state.pid)
-    CredentialServer(world, state, listener, peers).run(watched, 5 if state.has_board else -1)
+    end = world.ending_descriptor(state.command.pid)
+    CredentialServer(world, state, listener, peers).run(end, 4 if state.has_board else -1)
 
 
 # -- credentials for one command, without a port -----------------------------------------
@@ -6798,7 +6815,7 @@ def serve(world: World) -> None:
 
 def keep_for_command(
     world: World,
-    process: tuple[int, str],
+    command: Life,
     folder: str,
     documents: Mapping[str, Secret],
     report: Callable[[bytes], None],
@@ -6811,9 +6828,8 @@ def keep_for_command(
     world.harden()
     with world.listen_privately(folder) as listener:
         report(b"ready")
-        pid, started = process
-        fd = world.ending_descriptor(pid)
-        while world.process_started(pid) == started:
+        fd = world.ending_descriptor(command.pid)
+        while command.lasts(world):
             if listener.fileno() in world.wait_readable([listener.fileno(), fd], LOOK_SECONDS):
                 hand_over(world, listener, documents)
         world.remove_run_folder(folder)
@@ -6864,33 +6880,6 @@ ALIAS_WORDS = {
         ["lo0", "-alias", LINK_LOCAL],
     ),
 }
-
-
-class Life(Value):
-    """A process: its id, and its start time, which tells it from a later one with this id."""
-
-    pid: int
-    started: str
-
-    @classmethod
-    def parse(cls, text: str) -> Life:
-        """Read ``PID-START``; ValueError otherwise."""
-        pid, _, started = text.partition("-")
-        if not (pid.isascii() and pid.isdigit() and started.isascii() and started.isalnum()):
-            raise ValueError("no process's id and start time")
-        return cls(int(pid), started)
-
-    def __str__(self) -> str:
-        return f"{self.pid}-{self.started}"
-
-    def lasts(self, world: World) -> bool:
-        """Tell whether it has not ended."""
-        return world.process_started(self.pid) == self.started
-
-
-def life_of(world: World, pid: int) -> Life:
-    """Return a running process's id and start time."""
-    return Life(pid, world.process_started(pid))
 
 
 class ProxyState(Value):
@@ -7039,7 +7028,7 @@ class LinkLocalProxy:
         try:
             # Before there is anything to sweep, so that whatever ends this process, it is swept.
             self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
-            self._write_state(self.world.process_id(), alias=True)
+            self._write_state(self.world.life(), alias=True)
             self.alias = add_alias(self.world)
             self.listener = self._listen()
             self.control = self._listen_for_control()
@@ -7091,15 +7080,14 @@ class LinkLocalProxy:
                 sock.close()
             if not self.world.read_descriptor(reader, 16):
                 raise AwsVaultError("the proxy's server ended at once")
-            self._write_state(server, alias=self.alias)
+            self._write_state(self.world.life(server), alias=self.alias)
             report(b"ready")
             self.world.wait_for_child(server)
         finally:
             self.close()
 
-    def _write_state(self, server: int, *, alias: bool) -> None:
-        root = life_of(self.world, self.world.process_id())
-        state = ProxyState(self.uid, root, life_of(self.world, server), alias)
+    def _write_state(self, server: Life, *, alias: bool) -> None:
+        state = ProxyState(self.uid, self.world.life(), server, alias)
         self.world.remove_leftovers([f"{LINK_LOCAL_STATE}.new"])
         self.world.write_new(f"{LINK_LOCAL_STATE}.new", state.to_json(), mode=0o644)
         self.world.rename(f"{LINK_LOCAL_STATE}.new", LINK_LOCAL_STATE)
@@ -7209,7 +7197,7 @@ def stop_proxy(world: World) -> bool:
 
 def join_proxy(world: World, port: int, *, any_user: bool) -> None:
     """Let the link-local address lead to a server of this process, by sudo if need be."""
-    user = life_of(world, world.process_id())
+    user = world.life()
     state = read_proxy_state(world)
     if state is None or not state.root.lasts(world):
         start_proxy(world, user, any_user=any_user)
@@ -7676,27 +7664,31 @@ def _process_settings(
     return {**given, "default": given[targets[0].name]}
 
 
-def remember(config: ConfigFile, environ: Mapping[str, str], flags: Sequence[str]) -> bytes:
-    """Write down what a later start inside the command can't see: no secrets, but settings.
+def remember(
+    config: ConfigFile, environ: Mapping[str, str], folder: str, flags: Sequence[str]
+) -> bytes:
+    """Write down what a later start inside the command can't see: no secrets, but settings, and the
+    folder that relative paths start from.
 
     A variable that was not set is null.
     """
     names = {name for row in SETTINGS.values() for name in row.env} | {"AWS_MIN_TTL"}
     settings = {name: environ.get(name) for name in sorted(names)}
     settings["AWS_CONFIG_FILE"] = os.path.abspath(config.path)
-    return go_json({"version": 1, "environ": settings, "flags": list(flags)}).encode(
-        "utf-8", "surrogateescape"
-    )
+    memory = {"version": 1, "folder": folder, "environ": settings, "flags": list(flags)}
+    return go_json(memory).encode("utf-8", "surrogateescape")
 
 
 def recall(world: World, path: str) -> list[str]:
-    """Put back the variables that remember() wrote down, and return the flags (AwsVaultError)."""
+    """Put back the folder and the variables that remember() wrote down, and return the flags
+    (AwsVaultError)."""
     try:
         if not world.file_is_safe(path):
             raise UsageError(f"{printable(path)} can have been written by others")
         text = world.read_file(path, MAX_ITEM_BYTES).decode("utf-8", "surrogateescape")
         memory = parse_json_object(text)
         environ, flags = dict(memory["environ"]), [str(flag) for flag in memory["flags"]]
+        world.enter_folder(str(memory["folder"]))
     except FileNotFoundError:
         raise AwsVaultError(
             "the command that these credentials were for has ended", "start it again"
@@ -7803,7 +7795,7 @@ class Options(Value):
     backend: str = ""
     prompt: str = ""
     store: StoreSettings = StoreSettings()
-    flags: tuple[str, ...] = ()  # as given, for a process that does the same later
+    flags: tuple[str, ...] = ()  # all that are not at their default, for a later process
 
 
 # How much of a new session's life may have passed on its way to us.
@@ -8011,13 +8003,8 @@ class App:
         )
 
     def remembered_flags(self) -> list[str]:
-        """Return the flags that lead a later start, in any folder, to the same vault; no secret."""
-        folder = self.options.store.file_dir
-        path = folder if folder.startswith("~/") else os.path.abspath(folder)
-        backend = self.vault.keystore.name
-        flags = [*self.options.flags, f"--backend={backend}", f"--file-dir={path}"]
-        store = self.options.store.pass_dir
-        return [*flags, f"--pass-dir={os.path.abspath(store)}"] if store else flags
+        """Return the flags that lead a later start in this folder to the same vault; no secret."""
+        return [*self.options.flags, f"--backend={self.vault.keystore.name}"]
 
     def opens_alone(self) -> bool:
         """Tell whether the vault can be opened again inside a command, without a person."""
@@ -8314,7 +8301,12 @@ def prepare_processes(
         first[target.name] = app.retrieve(
             target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
         )
-    memory = remember(app.config, world.environ, [*app.remembered_flags(), *exec_flags(flags)])
+    memory = remember(
+        app.config,
+        world.environ,
+        world.working_folder(),
+        [*app.remembered_flags(), *exec_flags(flags)],
+    )
     child = process_environment(world, app.config, world.environ, targets, memory)
     try:
         say_end(app, first.values())
@@ -8368,10 +8360,9 @@ def start_keeper(world: World, folder: str, credentials: Mapping[str, Credential
         for name, one in credentials.items()
         if one.expiration
     }
-    pid = world.process_id()
-    process = (pid, world.process_started(pid))
+    command = world.life()
     if not world.fork_detached(
-        lambda report: keep_for_command(world, process, folder, documents, report)
+        lambda report: keep_for_command(world, command, folder, documents, report)
     ):
         raise AwsVaultError("the process that removes the command's files could not be started")
 
@@ -8532,10 +8523,9 @@ def serve_command(
     made = server_environment(world, app.config, world.environ, target, served)
     for note in made.notes:
         world.say(f"note: {note}")
-    pid = world.process_id()
     state = ServerState(
-        mode=mode, pid=pid, started=world.process_started(pid), profile=target.name,
-        region=target.endpoint.region, token=token, hosts=server_hosts(mode, port.number),
+        mode=mode, command=world.life(), profile=target.name, region=target.endpoint.region,
+        token=token, hosts=server_hosts(mode, port.number),
         life=int(life.total_seconds()), current=current, source=source,
         links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
         remake=remake, renewer=(*world.self_command(), *app.remembered_flags(), RENEW_COMMAND),
@@ -8869,6 +8859,7 @@ class Option(Value):
     check: Callable[[str], object] | None = None
     hidden: bool = False
     repeated: bool = False
+    value: str = ""  # what help calls its value, if not by the last word of the flag
 
     @property
     def dest(self) -> str:
@@ -8962,7 +8953,7 @@ CREDENTIAL_OPTIONS = (
         ("--no-session", "-n"),
         "no GetSessionToken: a profile without a role gives its stored keys",
     ),
-    Option(("--region",), "the AWS region"),
+    Option(("--region",), "the AWS region ($AWS_REGION, $AWS_DEFAULT_REGION)"),
     Option(("--mfa-token", "-t"), "the MFA code; - reads it from standard input"),
     Option(("--mfa-token-fd",), "read the MFA code from this descriptor"),
 )
@@ -8979,11 +8970,11 @@ SERVER_OPTIONS = (
     switch(("--server", "-s"), "serve the credentials, renewed for as long as the command runs"),
     switch(("--ecs-server",), "the container endpoint only"),
     switch(("--ec2-server",), "instance metadata only"),
-    switch(("--lazy",), "fetch the role at the first request (container endpoint)"),
+    switch(("--lazy",), "fetch the role at the first request: container endpoint only"),
     switch(("--imds-v1",), "instance metadata also without its token"),
     switch(("--imds-any-user",), "instance metadata for every user of this machine"),
     switch(("--strict-peer",), "serve the command and what descends from it only"),
-    switch(("--link-local",), f"instance metadata at {LINK_LOCAL} too, with the help of sudo"),
+    switch(("--link-local",), f"with --ec2-server or --server: at {LINK_LOCAL} too, by sudo"),
 )
 PROXY_OPTIONS = (
     switch(("--stop",), "end a running one"),
@@ -8999,11 +8990,13 @@ EXEC_OPTIONS = (
         "let SDKs start awsvault for this profile; the first is the default, others may follow",
         repeated=True,
         default=(),
+        value="PROFILE",
     ),
     Option(
         ("--min-ttl",),
         "how long the credentials must last at least, or the command is not started",
         check=parse_duration,
+        value="DURATION",
     ),
 )
 EXPORT_OPTIONS = (
@@ -9079,7 +9072,8 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
         elif command is not None:
             words.append(token)
         elif token == "help":
-            command, asked_help = find_command(tokens[0]) if tokens else None, True
+            named = [word for word in tokens if word != "help"]
+            command, asked_help = find_command(named[0]) if named else None, True
             tokens = []
         else:
             command = find_command(token)
@@ -9161,7 +9155,7 @@ def _add_option(group: Any, option: Option) -> None:
             dest=option.dest,
             action="append" if option.repeated else "store",
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
-            metavar=option.dest.rpartition("_")[2].upper(),
+            metavar=option.value or option.dest.rpartition("_")[2].upper(),
         )
         return
     # Help shows the form that changes something; the other one is there as well.
@@ -9303,14 +9297,13 @@ def _iterations(text: str) -> int:
 UNREPEATED = ("file_passphrase_fd", "debug", "version")
 
 
-def repeated_flags(options: Iterable[Option], parsed: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the flags as given, for a process that does the same later."""
+def repeated_flags(options: Iterable[Option], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the flags, and the variables as flags, for a process that does the same later."""
     flags = []
     for option in options:
-        value = parsed.get(option.dest)
-        if value is None or option.dest in UNREPEATED:
+        name, value = option.names[0], values[option.dest]
+        if value == option.default or option.dest in UNREPEATED:
             continue
-        name = option.names[0]
         if option.boolean:
             flags.append(name if value else f"--no-{name[2:]}")
         else:
@@ -9324,7 +9317,9 @@ def help_text(command: Command | None) -> str:
         return make_parser(command).format_help()
     usage, _, flags = make_parser(None).format_help().partition("\n\n")
     shown = [command for command in COMMANDS if not command.hidden]
-    commands = "".join(f"  {command.name:<22}{command.help}\n" for command in shown)
+    rows = [(", ".join([command.name, *command.aliases]), command.help) for command in shown]
+    rows.append(("help [COMMAND]", "show the flags of a command"))
+    commands = "".join(f"  {names:<22}{text}\n" for names, text in rows)
     return f"{usage}\n\ncommands:\n{commands}\n{flags}"
 
 
@@ -9363,7 +9358,7 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     before_marker = len(cut_line(argv[: argv.index("--")] if "--" in argv else argv).words)
     words = check_words(line.command, line.words, before_marker)
     world.guard_memory()
-    flags = repeated_flags(GLOBAL_OPTIONS, parsed)
+    flags = repeated_flags(GLOBAL_OPTIONS, values)
     app = App(world, Options(values["backend"], values["prompt"], settings, flags))
     return line.command.run(app, **words, **own)
 

@@ -276,6 +276,20 @@ def test_settings_that_the_command_does_not_see_still_count(prod, fake_aws, tmp_
     ] == ["1800"]
 
 
+def test_relative_paths_still_lead_to_the_vault(prod, fake_aws):
+    program = prod.home / "passphrase"
+    program.write_text(f"#!/bin/sh\necho {PASSPHRASE}\n")
+    program.chmod(0o700)
+    flags = ["--file-dir=.awsvault/keys", "--file-passphrase-command=./passphrase"]
+    fake_aws.lifetime = 60
+    renewed = shlex.join(python(RENEWED))
+    result = prod.run(
+        *flags, "exec", "--process", "admin", "--", "sh", "-c", f"cd / && {renewed}",
+        env={"AWS_VAULT_FILE_PASSPHRASE": None}, check=0,
+    )  # fmt: skip
+    assert int(result.out) > 1
+
+
 def test_flags_still_count(prod, fake_aws):
     opens_alone(prod)
     folder = prod.environ.pop("AWS_VAULT_FILE_DIR", None)

@@ -91,14 +91,14 @@ class Served:
         self.host = f"127.0.0.1:{self.port.number}"
         made = credentials(world, source, "SRCE") if source else None
         self.state = awsvault.ServerState(
-            mode=self.mode, pid=os.getpid(), started=world.process_stat(os.getpid())[1],
+            mode=self.mode, command=awsvault.Life(os.getpid(), world.process_stat(os.getpid())[1]),
             profile="admin", region="eu-west-1", token=Secret(TOKEN), hosts=(self.host,), life=life,
             current=credentials(world, left) if left else None, source=made,
             links=({"role_arn": "arn:aws:iam::111111111111:role/admin"},) if links else (),
             role={"seconds": HOUR}, remake=REMAKE,
             renewer=("renew",),
         )  # fmt: skip
-        strict = (self.state.pid, self.state.started) if self.mode.strict_peer else None
+        strict = self.state.command if self.mode.strict_peer else None
         peers = awsvault.PeerCheck(world, self.port.number, strict=strict) if LINUX else None
         self.server = awsvault.CredentialServer(world, self.state, self.port.listener, peers)
         self.server.notice_board = 99
@@ -656,13 +656,13 @@ def test_strict_peer_serves_descendants_only(make):
     served = make(strict_peer=True).start()
     assert ask_as(served, 0, request["family"], served.head(Authorization=TOKEN)) == "200"
     # The same number with another start time is another process: the number was used again.
-    served.server.peers.strict = (os.getpid(), "1")
+    served.server.peers.strict = awsvault.Life(os.getpid(), "1")
     assert ask_as(served, 0, request["family"], served.head(Authorization=TOKEN)) == "403"
     # A process that is not in the family.
     unrelated = os.getppid()
-    started = served.world.process_stat(unrelated)[1]
-    assert awsvault.descends(served.world, os.getpid(), unrelated, started)
-    assert not awsvault.descends(served.world, unrelated, os.getpid(), served.state.started)
+    parent = awsvault.Life(unrelated, served.world.process_stat(unrelated)[1])
+    assert awsvault.descends(served.world, os.getpid(), parent)
+    assert not awsvault.descends(served.world, unrelated, served.state.command)
 
 
 # ======================================================================
