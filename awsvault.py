@@ -690,6 +690,26 @@ class Alarm:
         signal.signal(signal.SIGALRM, self.previous)
 
 
+class RaisedSignals:
+    """A block in which a signal that ends this process does so by AwsVaultError, so that what is
+    open is closed, and what was started ends too."""
+
+    def __enter__(self) -> None:
+        import signal
+
+        numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        self.previous = {number: signal.signal(number, self._end) for number in numbers}
+
+    def _end(self, number: int, _frame: object) -> NoReturn:
+        raise AwsVaultError(f"ended by signal {number}", exit_code=128 + number)
+
+    def __exit__(self, *_exception: object) -> None:
+        import signal
+
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
 class Lock:
     """A flock that the kernel releases when the holder dies, whatever kills it.
 
@@ -836,8 +856,11 @@ class World:
         self._write_all(1, text.encode("utf-8", "surrogateescape"))
 
     def say(self, text: str) -> None:
-        """Write one line for the person to standard error."""
-        self._write_all(2, f"awsvault: {text}\n".encode("utf-8", "surrogateescape"))
+        """Write one line for the person to standard error; where it can't be read, work goes on."""
+        try:
+            self._write_all(2, f"awsvault: {text}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            return
 
     def say_once(self, text: str) -> None:
         """Say a line the first time only."""
@@ -1020,12 +1043,20 @@ class World:
 
     def _read_to_end(self, fd: int, limit: int) -> bytes:
         chunks, size = [], 0
-        while chunk := os.read(fd, min(limit + 1 - size, 1 << 20)):
+        while chunk := self._read_some(fd, min(limit + 1 - size, 1 << 20)):
             chunks.append(chunk)
             size += len(chunk)
             if size > limit:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return b"".join(chunks)
+
+    def _read_some(self, fd: int, size: int) -> bytes:
+        while True:
+            try:
+                return os.read(fd, size)
+            except BlockingIOError:  # a pipe, as of <(command), that has nothing yet
+                if not self.wait_readable([fd], TOOL_WAIT_SECONDS):
+                    raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
     def file_is_safe(self, path: str) -> bool:
         """Tell whether only this user or root can have written a file."""
@@ -1189,9 +1220,10 @@ class World:
             if terminal >= 0:
                 os.close(terminal)
         try:
-            output, errors = process.communicate(
-                stdin.reveal_bytes() if stdin is not None else None, timeout
-            )
+            with RaisedSignals():
+                output, errors = process.communicate(
+                    stdin.reveal_bytes() if stdin is not None else None, timeout
+                )
         except subprocess.TimeoutExpired:
             raise ToolTimeout(
                 f"{printable(argv[0])} did not end within {timeout:.0f} seconds"
@@ -1351,13 +1383,7 @@ class World:
         import signal
         import termios
 
-        def stop(number: int, _frame: object) -> NoReturn:
-            raise AwsVaultError(f"ended by signal {number}", exit_code=128 + number)
-
         before = termios.tcgetattr(fd)
-        previous = {
-            number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)
-        }
         modes = termios.tcgetattr(fd)
         modes[0] |= termios.ICRNL
         modes[3] |= termios.ICANON | termios.ISIG | (0 if hidden else termios.ECHO)
@@ -1368,16 +1394,17 @@ class World:
         os.set_blocking(wake, False)
         outer_wake = signal.set_wakeup_fd(wake)
         try:
-            termios.tcsetattr(fd, termios.TCSADRAIN, modes)
-            self._write_all(fd, f"{question}: ".encode("utf-8", "surrogateescape"))
-            return self._read_line(fd, timeout, woken)
+            with RaisedSignals():
+                try:
+                    termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+                    self._write_all(fd, f"{question}: ".encode("utf-8", "surrogateescape"))
+                    return self._read_line(fd, timeout, woken)
+                finally:
+                    termios.tcsetattr(fd, termios.TCSADRAIN, before)
+                    if hidden:
+                        self._write_all(fd, b"\n")
         finally:
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
-            if hidden:
-                self._write_all(fd, b"\n")
             signal.set_wakeup_fd(outer_wake)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             for end in (woken, wake):
                 os.close(end)
 
