@@ -1493,89 +1493,125 @@ class World:
     def self_command(self, *, bare: bool = False) -> list[str]:
         """Return the words that start this program again; ``bare`` leaves the installed libraries
         out, which is faster."""
-        flags = ["-S"] if bare else []
+        python = [sys.executable, "-I", *(["-S"] if bare else [])]
         if self.bundle is not None:
-            return [sys.executable, "-I", *flags, os.path.abspath(self.bundle.path)]
+            return [*python, os.path.abspath(self.bundle.path)]
         path = os.path.abspath(__file__)
         if bare:
             # As a module its compiled form is kept; as a program it would be compiled each time.
             folder, name = os.path.dirname(path), os.path.basename(path)[: -len(".py")]
-            return [sys.executable, *flags, "-c", RUN_AS_MODULE, folder, name]
-        return [sys.executable, path]
+            return [*python, "-c", RUN_AS_MODULE, folder, name]
+        return [*python, path]
 
     def spawn_detached(
-        self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int]
+        self,
+        what: str,
+        argv: Sequence[str],
+        stdin: Secret,
+        environ: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+        *,
+        wait: bool = True,
     ) -> None:
-        """Start a program that is nobody's child, in a session of its own; AwsVaultError if it
-        can't be started.
+        """Start ``what``, a program of ours that is nobody's child, in a session of its own;
+        AwsVaultError if it can't be started or, with ``wait``, does not call report_ready().
 
-        It gets the descriptors as 0, 1, 2 and so on, and nothing else of what is open here.
+        It reads ``stdin``, and gets the descriptors as 3, 4 and so on, and nothing else of what is
+        open here. Waiting takes as long as Python's start.
         """
+        source, sink = os.pipe()
         report, told = os.pipe()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        printed = told if wait else null
         middle = os.fork()
         if middle == 0:
             try:
                 os.setsid()
                 if os.fork() == 0:
-                    self._become(argv, environ, descriptors, told)
+                    self._become(argv, environ, (source, printed, printed, *descriptors), told)
+            except OSError as error:
+                os.write(told, os_reason(error).encode())
             finally:
                 os._exit(0)
-        os.close(told)
+        for fd in (source, told, null):
+            os.close(fd)
+        self._wait_for(middle)
         try:
-            os.waitpid(middle, 0)
-        except ChildProcessError:
-            pass  # whoever started us has SIGCHLD ignored
-        failure = os.read(report, 64)
-        os.close(report)
-        if failure:
-            raise AwsVaultError(f"can't start the server: {os.strerror(int(failure)).lower()}")
+            self._write_and_close(sink, stdin.reveal_bytes())
+        except BrokenPipeError:
+            pass  # it has ended, and said why
+        said = self.read_descriptor(report, MAX_ITEM_BYTES)
+        if not said.endswith(READY) if wait else said:
+            raise AwsVaultError(f"{what} did not start: {reported_error(said.decode())}")
+
+    def report_ready(self) -> None:
+        """Tell whoever called spawn_detached() that all is well; nobody hears us from now on."""
+        self._write_all(1, READY)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in (1, 2):
+            os.dup2(null, fd)
+        os.close(null)
 
     def start_child(
         self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
     ) -> tuple[int, int]:
-        """Start a child that reads ``stdin`` (under 64 kB); return its process id and the
-        descriptor of what it prints."""
+        """Start a child that reads ``stdin``; return its process id and the descriptor of what it
+        prints."""
         source, sink = os.pipe()
-        os.write(sink, stdin)
-        os.close(sink)
         output, printed = os.pipe()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
             try:
-                self._become(argv, environ, (source, printed, null), -1)
+                self._become(argv, environ, (source, printed, null), null)
             finally:
                 os._exit(EXIT_NOT_FOUND)
         for fd in (source, printed, null):
             os.close(fd)
+        try:
+            self._write_and_close(sink, stdin)
+        except BrokenPipeError:
+            pass  # its end is noticed by the end of what it prints
         return pid, output
 
     def _become(
-        self,
-        argv: Sequence[str],
-        environ: Mapping[str, str],
-        descriptors: Sequence[int],
-        told: int,
+        self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int], told: int
     ) -> None:
-        """Exec with exactly these descriptors; on failure write the error's number to ``told``."""
+        """Exec with exactly these descriptors; ``told`` gets what prevents that."""
         import fcntl
 
-        out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32) for fd in descriptors]
-        report = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, 32) if told >= 0 else -1
-        for number, fd in enumerate(out_of_the_way):
+        count = len(descriptors)
+        *given, told = (
+            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, count) for fd in (*descriptors, told)
+        )
+        for number, fd in enumerate(given):
             os.dup2(fd, number)
-        for name in os.listdir("/dev/fd"):
-            fd = int(name)
-            if fd >= len(descriptors) and fd != report:
-                try:
-                    os.close(fd)
-                except OSError:
-                    continue  # the listing's own
         try:
+            self._close_from(count, {told})
             os.execve(argv[0], list(argv), dict(environ))
         except OSError as error:
-            if report >= 0:
-                os.write(report, str(error.errno).encode())
+            os.write(told, os_reason(error).encode())
+
+    def _close_from(self, first: int, keep: Iterable[int] = ()) -> None:
+        """Close every descriptor from a number on but some."""
+        for name in os.listdir("/dev/fd"):
+            if int(name) >= first and int(name) not in keep:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    continue  # the listing's own
+
+    def _write_and_close(self, fd: int, data: bytes) -> None:
+        try:
+            self._write_all(fd, data)
+        finally:
+            os.close(fd)
+
+    def _wait_for(self, pid: int) -> None:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # whoever started us has SIGCHLD ignored; it has ended all the same
 
     def end_child(self, pid: int) -> None:
         """Kill a child if it still runs, and take its exit status so that no zombie stays."""
@@ -1701,59 +1737,6 @@ class World:
         except (AttributeError, OSError):
             return -1
 
-    def fork_detached(
-        self, work: Callable[[Callable[[bytes], None]], object], keep: Iterable[int] = ()
-    ) -> bytes:
-        """Run ``work(report)`` in a process that nobody has to wait for; return what it reports.
-
-        It has a session of its own, no terminal, /dev/null for its standard descriptors, none of
-        our others but ``keep``, and ends with ``work``. The caller waits for the one report;
-        nothing comes back if ``work`` ends without one.
-        """
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            self._detach(work, writer, keep)
-        os.close(writer)
-        try:
-            os.waitpid(child, 0)
-            return self._read_to_end(reader, MAX_ITEM_BYTES)
-        finally:
-            os.close(reader)
-
-    def _detach(
-        self, work: Callable[[Callable[[bytes], None]], object], writer: int, keep: Iterable[int]
-    ) -> NoReturn:
-        import signal
-
-        def report(message: bytes) -> None:
-            self._write_all(writer, message)
-            os.close(writer)
-
-        # Whatever happens, nothing of the caller's may run a second time in here.
-        try:
-            os.setsid()
-            if os.fork() == 0:
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-                    signal.signal(number, signal.SIG_DFL)
-                os.umask(0o077)
-                self._close_all_but({writer, *keep})
-                work(report)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-
-    def _close_all_but(self, keep: set[int]) -> None:
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        for name in os.listdir("/dev/fd"):
-            if int(name) > 2 and int(name) not in keep:
-                try:
-                    os.close(int(name))
-                except OSError:
-                    continue  # the listing's own
-
     def listen_privately(self, folder: str) -> socket.socket:
         """Return a listening socket in a folder of ours, which becomes the working folder."""
         import socket
@@ -1836,7 +1819,10 @@ class World:
         if pid == 0:
             # Whatever happens, nothing of the caller's may run a second time in here.
             try:
-                self._close_all_but(set(keep))
+                null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                for fd in (0, 1, 2):
+                    os.dup2(null, fd)
+                self._close_from(3, set(keep))
                 work()
             except BaseException:
                 os._exit(1)
@@ -1852,7 +1838,7 @@ class World:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, end)
-        os.waitpid(pid, 0)
+        self._wait_for(pid)
 
     def interrupt_on_signals(self) -> None:
         """Let SIGTERM and SIGHUP end this process as Ctrl-C does: what is open is closed."""
@@ -1965,10 +1951,18 @@ RUN_AS_MODULE = (
     "import sys; folder, name = sys.argv[1:3]; del sys.argv[1:3]; sys.path.insert(0, folder); "
     "sys.exit(__import__(name).main())"
 )
+READY = b"ready"  # what a program that spawn_detached() started prints last
 SOCKET_NAME = "socket"
 SOCKET_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+
+
+def reported_error(text: str) -> str:
+    """Return the error in what a run of this program printed, or the last line of another's."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    error = next((line for line in lines if "error: " in line), lines[-1] if lines else "")
+    return printable(error.replace("awsvault: error: ", "")) or "it ended at once"
 
 
 class LibraryEnvironment:
@@ -6789,29 +6783,23 @@ def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, st
 def start_server(world: World, state: ServerState, port: ServerPort) -> None:
     """Start the server for this process, which becomes the command; AwsVaultError if it can't be
     started."""
-    source, sink = os.pipe()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     board = world.open_notice_board()
-    state = state.replace(has_board=board >= 0)
-    text = state.to_json().reveal_bytes()
-    if len(text) >= MAX_STATE_BYTES:
-        raise AwsVaultError("the credentials are too large for a server")
-    os.write(sink, text)
-    os.close(sink)
-    descriptors = [source, null, null, port.listener.fileno(), board if board >= 0 else null]
+    descriptors = [port.listener.fileno(), *([board] if board >= 0 else [])]
+    command = [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)]
     try:
+        state = state.replace(has_board=board >= 0)
+        environ = server_environ(world)
+        # To wait would cost as much as our own start; if it dies early, clients are refused.
         world.spawn_detached(
-            [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)],
-            server_environ(world),
-            descriptors,
+            "the server", command, state.to_json(), environ, descriptors, wait=False
         )
     finally:
-        for fd in {source, null, board} - {-1}:
-            os.close(fd)
+        if board >= 0:
+            os.close(board)
     port.keep_for_command()
 
 
-SERVE_COMMAND, RENEW_COMMAND = "_serve", "_renew"
+SERVE_COMMAND, RENEW_COMMAND, KEEP_COMMAND = "_serve", "_renew", "_keep"
 
 
 def server_environ(world: World) -> dict[str, str]:
@@ -6840,38 +6828,41 @@ def serve(world: World) -> None:
 # -- credentials for one command, without a port -----------------------------------------
 
 
-def keep_for_command(
-    world: World,
-    command: Life,
-    folder: str,
-    documents: Mapping[str, Secret],
-    report: Callable[[bytes], None],
-) -> None:
-    """Remove a command's files when it has ended; until then hand out its first credentials.
+def start_keeper(world: World, folder: str, documents: Mapping[str, str]) -> None:
+    """Start the process that removes the command's files when this process, which becomes it, has
+    ended, and hands out some credentials until then (AwsVaultError)."""
+    life = world.life()
+    task = Secret(go_json({"command": str(life), "folder": folder, "documents": documents}))
+    command = [*world.self_command(bare=True), KEEP_COMMAND, str(life.pid)]
+    what = "the process that keeps the command's files"
+    world.spawn_detached(what, command, task, scrubbed(world.environ))
 
-    Whoever can't open the vault without a person gets them, if he is this user. Runs in a process
-    of its own, and reports when it is there.
-    """
+
+def keep(world: World) -> None:
+    """Be that process: whoever can't open the vault without a person gets what was handed to us, if
+    he is this user."""
     world.harden()
+    task = parse_json_object(world.read_descriptor(0, MAX_ITEM_BYTES).decode())
+    command, folder = Life.parse(task["command"]), task["folder"]
     with world.listen_privately(folder) as listener:
-        report(b"ready")
         fd = world.ending_descriptor(command.pid)
+        world.report_ready()
         while command.lasts(world):
             if listener.fileno() in world.wait_readable([listener.fileno(), fd], LOOK_SECONDS):
-                hand_over(world, listener, documents)
+                answer_one(world, listener, lambda name: task["documents"].get(name, ""))
         world.remove_run_folder(folder)
 
 
-def hand_over(world: World, listener: socket.socket, documents: Mapping[str, Secret]) -> None:
-    """Answer one client of this user's that names a profile on one line."""
+def answer_one(world: World, listener: socket.socket, answer: Callable[[str], str]) -> None:
+    """Answer one client's line, if he is this user; one that says nothing sensible gets nothing."""
     try:
         with listener.accept()[0] as connection:
             connection.settimeout(SOCKET_SECONDS)
             if world.peer_is_ours(connection):
-                name = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
-                connection.sendall(documents.get(name, Secret("")).reveal_bytes())
-    except OSError:
-        return  # a client that went away, or never asked
+                line = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                connection.sendall(answer(line).encode("utf-8", "surrogateescape"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return
 
 
 # -- instance metadata at its own address ----------------------------------------------------
@@ -6969,26 +6960,18 @@ class Relay:
         while until is None or until.lasts(self.world):
             ready = self.world.wait_readable(fds, LOOK_SECONDS if fd >= 0 else 0.5)
             if self.control.fileno() in ready:
-                self._register()
+                answer_one(self.world, self.control, self._register)
             if self.listener.fileno() in ready:
                 self._accept()
 
-    def _register(self) -> None:
+    def _register(self, text: str) -> str:
         """Take the port of one process's server, unless another that lasts has registered."""
-        try:
-            with self.control.accept()[0] as connection:
-                connection.settimeout(SOCKET_SECONDS)
-                if not self.world.peer_is_ours(connection):
-                    return
-                wish = parse_json_object(connection.recv(4096).decode("utf-8", "replace"))
-                user, port = Life.parse(wish["user"]), int(wish["port"])
-                if self.user and self.user != user and self.user.lasts(self.world):
-                    connection.sendall(f"busy {self.user.pid}\n".encode())
-                    return
-                self.user, self.port = user, port
-                connection.sendall(b"ok\n")
-        except (OSError, ValueError, KeyError, TypeError):
-            return
+        wish = parse_json_object(text)
+        user, port = Life.parse(wish["user"]), int(wish["port"])
+        if self.user and self.user != user and self.user.lasts(self.world):
+            return f"busy {self.user.pid}\n"
+        self.user, self.port = user, port
+        return "ok\n"
 
     def _accept(self) -> None:
         import threading
@@ -7093,7 +7076,7 @@ class LinkLocalProxy:
         control.listen(16)
         return control
 
-    def serve(self, until: Life | None, report: Callable[[bytes], None]) -> None:
+    def serve(self, until: Life | None, report: Callable[[], None]) -> None:
         """Start the process that serves, wait for its end, and leave nothing behind."""
         reader, writer = os.pipe()
         sockets = [sock for sock in (self.listener, self.control) if sock]
@@ -7108,7 +7091,7 @@ class LinkLocalProxy:
             if not self.world.read_descriptor(reader, 16):
                 raise AwsVaultError("the proxy's server ended at once")
             self._write_state(self.world.life(server), alias=self.alias)
-            report(b"ready")
+            report()
             self.world.wait_for_child(server)
         finally:
             self.close()
@@ -7245,9 +7228,7 @@ def join_proxy(world: World, port: int, *, any_user: bool) -> None:
 
 def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
     """Start a proxy that ends with a process; it serves when this returns (AwsVaultError)."""
-    python, *words = world.self_command()
-    words = words if words[0] == "-I" else ["-I", *words]
-    command = [python, *words, PROXY_COMMAND, "--until", str(user)]
+    command = [*world.self_command(), PROXY_COMMAND, "--until", str(user)]
     command += ["--imds-any-user"] if any_user else []
     sudo = ["sudo", *([] if world.can_ask() else ["-n"]), "--"]
     result = world.run(
@@ -7256,9 +7237,7 @@ def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
         on_terminal=True,
     )
     if result.status != 0:
-        said = [line for line in result.errors.splitlines() if line.strip()]
-        reason = next((line for line in said if "error: " in line), said[-1] if said else "")
-        reason = printable(reason.replace("awsvault: error: ", "")) or "see above"
+        reason = reported_error(result.errors) if result.errors.strip() else "see above"
         raise AwsVaultError(f"the link-local proxy did not start: {reason}")
 
 
@@ -8334,10 +8313,11 @@ def prepare_processes(
         world.working_folder(),
         [*app.remembered_flags(), *exec_flags(flags)],
     )
+    kept = {name: export_json(name, one, "") for name, one in first.items() if one.expiration}
     child = process_environment(world, app.config, world.environ, targets, memory)
     try:
         say_end(app, first.values())
-        start_keeper(world, child.files[-1], first)
+        start_keeper(world, child.files[-1], kept)
     except BaseException:
         world.remove_run_folder(child.files[-1])
         raise
@@ -8378,20 +8358,6 @@ def say_end(app: App, credentials: Iterable[Credentials]) -> None:
             f"note: the vault's passphrase is not given to the command, so its credentials end "
             f"{format_time(min(ends))}; --file-passphrase-command would renew them"
         )
-
-
-def start_keeper(world: World, folder: str, credentials: Mapping[str, Credentials]) -> None:
-    """Start the process that removes the command's files when it ends (AwsVaultError)."""
-    documents = {
-        name: Secret(export_json(name, one, ""))
-        for name, one in credentials.items()
-        if one.expiration
-    }
-    command = world.life()
-    if not world.fork_detached(
-        lambda report: keep_for_command(world, command, folder, documents, report)
-    ):
-        raise AwsVaultError("the process that removes the command's files could not be started")
 
 
 def become(app: App, child: ServerEnvironment, path: str, words: Sequence[str]) -> NoReturn:
@@ -8584,8 +8550,11 @@ def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
     return (*own, LINK_LOCAL, f"{LINK_LOCAL}:{LINK_LOCAL_PORT}") if mode.link_local else own
 
 
-def proxy_command(app: App, *, stop: bool, until: str, imds_any_user: bool) -> int:
-    """Serve 169.254.169.254 for this user's servers, as root, until stopped or a process ends."""
+def proxy_command(app: App, *, stop: bool, until: str, detached: bool, imds_any_user: bool) -> int:
+    """Serve 169.254.169.254 for this user's servers, as root, until stopped or a process ends.
+
+    With ``until`` by a process of its own, which is started with ``detached``.
+    """
     world = app.world
     if stop:
         ended = stop_proxy(world)
@@ -8601,32 +8570,26 @@ def proxy_command(app: App, *, stop: bool, until: str, imds_any_user: bool) -> i
             "add --imds-any-user if that is no harm",
         )
     uid, gid = (sudo_id(world, name) for name in ("SUDO_UID", "SUDO_GID"))
-    proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
-    said = f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
-    if not until:
-        run_proxy(proxy, None, lambda _ready: world.say(said))
+    if until and not detached:
+        command = [*world.self_command(), PROXY_COMMAND, "--detached", "--until", until]
+        command += ["--imds-any-user"] if imds_any_user else []
+        environ = scrubbed(world.environ)
+        world.spawn_detached("the link-local proxy", command, Secret(""), environ)
         return 0
-    answer = world.fork_detached(
-        lambda report: report_failure(report, lambda: run_proxy(proxy, Life.parse(until), report))
-    )
-    if answer != b"ready":
-        raise AwsVaultError(answer.decode() or "the link-local proxy ended at once")
-    return 0
 
+    def report() -> None:
+        if detached:
+            world.report_ready()
+        else:
+            world.say(
+                f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
+            )
 
-def run_proxy(proxy: LinkLocalProxy, until: Life | None, report: Callable[[bytes], None]) -> None:
-    """Serve until the end, and take everything away then, whatever signal ends it."""
-    proxy.world.interrupt_on_signals()
+    world.interrupt_on_signals()
+    proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
     proxy.open()
-    proxy.serve(until, report)
-
-
-def report_failure(report: Callable[[bytes], None], work: Callable[[], None]) -> None:
-    """Do something in a detached process, whose errors nobody else can show."""
-    try:
-        work()
-    except AwsVaultError as error:
-        report(error.message.encode("utf-8", "surrogateescape"))
+    proxy.serve(Life.parse(until) if until else None, report)
+    return 0
 
 
 def sudo_id(world: World, name: str) -> int:
@@ -8647,6 +8610,12 @@ def other_role(target: ProfileConfig) -> AssumeRole:
 def run_server(app: App, *, pid: str) -> int:  # noqa: ARG001
     """Be the server of a command (hidden). ``pid`` is for whoever looks at a list of processes."""
     serve(app.world)
+    return 0
+
+
+def run_keeper(app: App, *, pid: str) -> int:  # noqa: ARG001
+    """Keep a command's files (hidden). ``pid`` is for whoever looks at a list of processes."""
+    keep(app.world)
     return 0
 
 
@@ -9007,6 +8976,7 @@ PROXY_OPTIONS = (
     switch(("--stop",), "end a running one"),
     switch(("--imds-any-user",), "serve every user of this machine"),
     Option(("--until",), "the process to end with", hidden=True, check=Life.parse),
+    switch(("--detached",), "be the process that serves until then", hidden=True),
 )
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
@@ -9052,6 +9022,7 @@ COMMANDS = (
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
     Command(SERVE_COMMAND, run_server, "be the server of a command", ("pid",), hidden=True),
+    Command(KEEP_COMMAND, run_keeper, "keep a command's files", ("pid",), hidden=True),
     Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
     Command(RENEW_COMMAND, renew_command, "fetch credentials for a server", hidden=True),
 )

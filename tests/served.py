@@ -25,12 +25,34 @@ def processes():
         yield int(folder.name), text.split("\0")[:-1]
 
 
-def server_of(pid):
-    """The process id of the server of a command; None if there is none."""
+def server_of(pid, what="_serve"):
+    """The process id of the server (or keeper) of a command; None if there is none."""
     for server, words in processes():
-        if words[-2:] == ["_serve", str(pid)]:
+        if words[-2:] == [what, str(pid)]:
             return server
     return None
+
+
+def status_of(pid):
+    """What /proc says of a process, by name."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return {
+        name: value.strip()
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+    }
+
+
+def memory_of(pid):
+    """All that a process can write to."""
+    found = b""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
+            span, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(number, 16) for number in span.split("-"))
+                memory.seek(start)
+                found += memory.read(end - start)
+    return found
 
 
 def gone(pid, timeout=WAIT):

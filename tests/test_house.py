@@ -42,20 +42,18 @@ REVEALERS = {
         "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "Vault.store_session",
     ),
     "it is handed out, which is what the program is for": (
-        "credential_variables", "export_json", "hand_over", "container_document", "server_variables",
+        "credential_variables", "export_json", "container_document", "server_variables",
     ),
     "a server of ours gets it through a pipe, and compares what clients send": (
-        "ServerState.to_json", "credentials_members", "start_server", "CredentialServer.__init__",
+        "ServerState.to_json", "credentials_members", "CredentialServer.__init__",
     ),
     "AWS is asked with it": ("Sts._client", "_mfa_params"),
     "the passphrase is stretched": ("derive_kek",),
-    "it is the standard input or the output of a program": ("World.run", "World._started_by_ps", "add_alias"),
+    "it is the standard input or the output of a program": ("World.run", "World.spawn_detached", "World._started_by_ps", "add_alias"),
     "what a person typed turns out to be no secret": (
         "MfaCodes.code", "_keys_from_person", "_mfa_serial_from_person", "remove_command",
     ),
 }  # fmt: skip
-# Small servers outside the room of servers: each waits for its own socket.
-SOCKET_OWNERS = {"keep_for_command"}
 
 
 def rooms():
@@ -163,13 +161,8 @@ def global_names(node, local):
 def doors_outside_world():
     world = next(i for i, room in enumerate(ROOMS) if room[0] == "World")
     servers = next((i for i, room in enumerate(ROOMS) if room[0] == "Servers"), -1)
-    owned = {
-        inner for name, node in functions() if name in SOCKET_OWNERS for inner in ast.walk(node)
-    }
     for node in ast.walk(TREE):
         here = room_of(getattr(node, "lineno", 0))
-        if node in owned:
-            continue
         if here in (world, servers) or here < 0:  # servers own their sockets and processes
             continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):

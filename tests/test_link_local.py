@@ -151,6 +151,16 @@ def test_another_user_is_refused_and_http_stops_nothing(prod):
 
 
 @inside_a_network
+def test_a_caller_that_ignores_its_children_is_no_hindrance(prod, network):
+    def ignore():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    result = prod.run(*LINKED, "cat", awsvault.LINK_LOCAL_STATE, preexec_fn=ignore, check=0)
+    wait_for_end(awsvault_state(result.out)["root"])
+    assert network.addresses() == []
+
+
+@inside_a_network
 def test_amazon_s_own_machines_are_refused(prod, network):
     network.run(
         "sh", "-c", "mkdir -p /sys/class/dmi/id; echo Amazon EC2 > /sys/class/dmi/id/sys_vendor"

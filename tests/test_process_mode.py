@@ -17,6 +17,7 @@ import pytest
 import awsvault
 from tests.conftest import PASSPHRASE, arn, kill_group
 from tests.fake_aws import ACCOUNT, KEY_ID, SECRET
+from tests.served import gone, memory_of, server_of, status_of
 
 CONFIG = f"""
     [default]
@@ -365,6 +366,30 @@ def test_the_keeper_holds_nothing_of_the_command_s(prod):
     process.wait(60)
     if os.path.exists(folder):
         wait_until_kept_no_more(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees into it")
+def test_the_keeper_knows_no_more_than_it_hands_out(prod, fake_aws):
+    script = "import os; print(os.getpid(), flush=True); input()"
+    process = prod.popen("exec", "--process", "prod", "--", *python(script, "a-word"))
+    process.stdout.readline()
+    keeper = server_of(process.pid, "_keep")
+    memory = memory_of(keeper)
+    (session,) = fake_aws.sessions.values()
+    assert session.secret.encode() in memory, "the test does not see the memory it looks into"
+    for text in (PASSPHRASE, SECRET, "a-word"):
+        assert text.encode() not in memory
+        assert text.encode() not in Path(f"/proc/{keeper}/environ").read_bytes()
+    assert int(status_of(keeper)["VmRSS"].split()[0]) < 25_000
+    process.communicate("\n", timeout=60)
+    assert gone(keeper)
+
+
+def test_a_caller_that_ignores_its_children_is_no_hindrance(prod):
+    def ignore():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    prod.run("exec", "--process", "prod", "--", "true", preexec_fn=ignore, check=0)
 
 
 def test_a_command_that_can_t_be_run_leaves_nothing(prod):

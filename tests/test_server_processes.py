@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+import awsvault
 from tests.conftest import PASSPHRASE, arn
 from tests.fake_aws import KEY_ID, MFA_CODES, MFA_SERIAL, SECRET, Fault
-from tests.served import WAIT, Command, gone, server_of
+from tests.served import WAIT, Command, gone, memory_of, server_of, status_of
 from tests.terminal import END, SUSPEND, Terminal
 
 pytestmark = pytest.mark.skipif(
@@ -148,14 +152,6 @@ def test_ctrl_c_reaches_the_command_alone(ready):
 # ======================================================================
 
 
-def status_of(pid):
-    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return {
-        name: value.strip()
-        for name, _, value in (line.partition(":") for line in text.splitlines())
-    }
-
-
 def test_the_server_is_nobodys_child_in_a_session_of_its_own(ready):
     command = Command(ready, "--server")
     fields = (
@@ -189,24 +185,23 @@ def test_the_server_holds_no_passphrase_no_long_lived_key_and_nothing_of_ours(re
     assert b"cryptography" not in (folder / "maps").read_bytes()
 
 
-def memory_of(pid):
-    """All that a process can write to."""
-    found = b""
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
-            span, rights = line.split()[:2]
-            if rights.startswith("rw"):
-                start, end = (int(number, 16) for number in span.split("-"))
-                memory.seek(start)
-                found += memory.read(end - start)
-    return found
-
-
+@as_root
 def test_the_server_is_undumpable(ready):
-    code = "import ctypes, awsvault; awsvault.World().harden(); print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
-    line = [sys.executable, "-c", code]
-    folder = Path(ready.program[-1]).parent
-    assert subprocess.run(line, cwd=folder, capture_output=True, check=True).stdout.strip() == b"0"
+    """The kernel gives root what /proc shows of a process that is."""
+    uid = 61010
+    for path in (ready.home, *ready.home.rglob("*")):
+        os.chown(path, uid, uid)
+    reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *reading]
+    ready.program = ["setpriv", *user, "--", *ready.program]
+    script = "echo $AWS_CONTAINER_CREDENTIALS_FULL_URI; read -r _end"
+    command = ready.popen("exec", "--server", "prod", "--", "sh", "-c", script, cwd="/")
+    port = int(command.stdout.readline().rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert client.recv(9) == b"HTTP/1.1 "  # so it is there by now
+    pids = (command.pid, server_of(command.pid))
+    assert [os.stat(f"/proc/{pid}/mem").st_uid for pid in pids] == [uid, 0]
 
 
 def test_memory_stays_within_25_mb(ready):
@@ -308,6 +303,81 @@ def test_no_output_is_held_open(ready):
     result = ready.run("exec", "--server", "prod", "--", "echo", "done", check=0)
     assert result.out == "done\n"
     assert result.err == ""
+
+
+# ======================================================================
+# Starting it
+# ======================================================================
+
+
+@pytest.mark.parametrize("limit", [20, 32])
+def test_few_descriptors_are_enough(ready, limit):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    command = Command(ready, "--server", preexec_fn=limited)
+    assert command.ask()[0] == 200
+
+
+def spawn(script, stdin=b"", **options):
+    world = awsvault.World()
+    argv = ["/bin/sh", "-c", script]
+    world.spawn_detached("the server", argv, awsvault.Secret(stdin), {}, **options)
+
+
+def test_who_starts_waits_until_all_is_well(tmp_path):
+    spawn(f"sleep 0.05; echo > {tmp_path}/done; printf ready")
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo 'awsvault: error: no way' >&2; echo 'awsvault: hint: none'", "no way"),
+        ("echo python: one; echo python: two", "python: two"),
+        ("exit 0", "it ended at once"),
+    ],
+)
+def test_one_that_never_is_ready_says_why(script, why):
+    with pytest.raises(awsvault.AwsVaultError, match=f"the server did not start: {why}$"):
+        spawn(script)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_one_that_can_t_be_started_is_said(wait, monkeypatch):
+    with pytest.raises(awsvault.AwsVaultError, match="did not start: bad file descriptor"):
+        spawn("printf ready", descriptors=[9999], wait=wait)
+    world = awsvault.World()
+    with pytest.raises(awsvault.AwsVaultError, match="did not start: no such file"):
+        world.spawn_detached("it", ["/nonexistent"], awsvault.Secret(""), {}, wait=wait)
+    fork, here = os.fork, os.getpid()
+
+    def first_only():
+        if os.getpid() != here:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    monkeypatch.setattr(os, "fork", first_only)
+    with pytest.raises(awsvault.AwsVaultError, match="temporarily unavailable"):
+        spawn("printf ready", wait=wait)
+
+
+def test_a_pipe_that_takes_little_holds_nobody_up(monkeypatch):
+    """A user with many pipes gets smaller ones."""
+    pipe = os.pipe
+
+    def small():
+        ends = pipe()
+        fcntl.fcntl(ends[1], 1031, 4096)  # F_SETPIPE_SZ
+        return ends
+
+    monkeypatch.setattr(os, "pipe", small)
+    spawn("test $(wc -c) = 20000 && printf ready", b"x" * 20000)
+    count = ["/bin/sh", "-c", "wc -c"]
+    pid, output = awsvault.World().start_child(count, {}, b"x" * 20000)
+    assert os.read(output, 100).strip() == b"20000"
+    os.close(output)
+    os.waitpid(pid, 0)
 
 
 # ======================================================================
