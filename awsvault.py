@@ -1886,17 +1886,27 @@ class World:
 
     def make_run_folder(self) -> str:
         """Make the folder, 0700, of files that go when this process, or its command, has ended."""
-        mark = str(self.life())
+        name = f"{self.life()}.{self._process_space()}"
         problem = ""
         for root in self._run_roots():
             try:
-                path = os.path.join(self.private_folder(root), mark)
+                path = os.path.join(self.private_folder(root), name)
                 self.remove_run_folder(path)  # left by an earlier attempt of this process
                 os.mkdir(path, 0o700)
                 return path
-            except (AwsVaultError, OSError) as error:
-                problem = problem or str(error)
-        raise AwsVaultError(f"no folder for the command's files can be made: {printable(problem)}")
+            except AwsVaultError as error:
+                problem = problem or error.message
+            except OSError as error:
+                problem = problem or f"{printable(root)}: {os_reason(error)}"
+        raise AwsVaultError(f"no folder for the command's files can be made: {problem}")
+
+    def _process_space(self) -> str:
+        # A home can be shared by containers or hosts, where an id of ours is another process's.
+        try:
+            boot = self.read_file("/proc/sys/kernel/random/boot_id", 100).decode()
+            return digest(boot, os.readlink("/proc/self/ns/pid"))[:12]
+        except OSError:
+            return digest(os.uname().nodename)[:12]
 
     def _run_roots(self) -> Iterator[str]:
         for folder in self._lock_folder_candidates():
@@ -1925,8 +1935,10 @@ class World:
                 continue
 
     def dead_run_folders(self) -> list[str]:
-        """Return the folders whose process has ended without their removal."""
+        """Return the folders whose process has ended without their removal, of those processes that
+        can be seen from here."""
         found = []
+        space = self._process_space()
         for root in self._run_roots():
             try:
                 self.check_private(root)
@@ -1934,8 +1946,9 @@ class World:
             except (AwsVaultError, OSError):
                 continue
             for name in names:
+                life, _, mark = name.partition(".")
                 try:
-                    if not Life.parse(name).lasts(self):
+                    if mark == space and not Life.parse(life).lasts(self):
                         found.append(os.path.join(root, name))
                 except ValueError:
                     continue  # not one of ours

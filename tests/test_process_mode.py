@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -404,15 +406,46 @@ def test_leftovers_of_dead_processes_are_swept_and_of_living_ones_not(prod):
     started = world.process_started(dead.pid)
     dead.kill()
     dead.wait()
-    living = f"{os.getpid()}-{world.process_started(os.getpid())}"
+    here = world._process_space()
+    living = f"{os.getpid()}-{world.process_started(os.getpid())}.{here}"
     reused = f"{os.getpid()}-1"
-    for name in (f"{dead.pid}-{started}", living, reused, "notes"):
+    elsewhere = [reused, f"{reused}.0123456789ab", "notes", f"notes.{here}"]
+    for name in (f"{dead.pid}-{started}.{here}", living, f"{reused}.{here}", *elsewhere):
         (run_folder(prod) / name).mkdir(parents=True, mode=0o700)
         (run_folder(prod) / name / "config").write_text("x")
     run_folder(prod).chmod(0o700)
     folder = os.path.dirname(shown(prod, "--process", "prod")[0])
     left = set(os.listdir(run_folder(prod))) - {os.path.basename(folder)}
-    assert left == {living, "notes"}
+    assert left == {living, *elsewhere}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a PID namespace needs root")
+@pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare")
+def test_a_command_of_another_container_keeps_its_files(prod):
+    """A home that is shared has files of processes that nobody sees from here."""
+    process = prod.popen(
+        "exec", "--process", "prod", "--", "sh", "-c", "echo $AWS_CONFIG_FILE; cat"
+    )
+    file = process.stdout.readline().strip()
+    program, prod.program = prod.program, ["unshare", "-fp", "--mount-proc", *prod.program]
+    other = prod.run("exec", "--process", "prod", "--", *python(SHOW), check=0)
+    prod.program = program
+    assert os.path.exists(file)
+    assert os.path.dirname(other.json()[0]) != os.path.dirname(file)
+    process.communicate("", timeout=60)
+
+
+def test_why_no_folder_can_be_made_is_said(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    root = tmp_path / "run"
+    root.mkdir(mode=0o700)
+    world = awsvault.World()
+    monkeypatch.setattr(world, "_run_roots", lambda: iter([str(root)]))
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(awsvault.AwsVaultError, match=f"made: {root}: read-only file system$"):
+        world.make_run_folder()
 
 
 def test_after_the_command_its_settings_file_is_refused(prod):
