@@ -1836,16 +1836,9 @@ class World:
         def end(_number: int, _frame: object) -> None:
             self.signal_process(pid, signal.SIGTERM)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, end)
         self._wait_for(pid)
-
-    def interrupt_on_signals(self) -> None:
-        """Let SIGTERM and SIGHUP end this process as Ctrl-C does: what is open is closed."""
-        import signal
-
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.default_int_handler)
 
     def signal_process(self, pid: int, number: int) -> None:
         """Send a signal; a process that has ended is no error (AwsVaultError if it is not ours)."""
@@ -7039,25 +7032,27 @@ class LinkLocalProxy:
 
     def open(self) -> None:
         """Add the address and bind its port; AwsVaultError where that must not or can't be."""
-        sweep_proxy(self.world)
-        running = read_proxy_state(self.world)
-        if running:
-            raise AwsVaultError(
-                f"a link-local proxy is running already, for user {running.uid} "
-                f"(process {running.root.pid})",
-                "awsvault proxy --stop",
-            )
-        refuse_real_metadata(self.world)
-        try:
-            # Before there is anything to sweep, so that whatever ends this process, it is swept.
-            self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
-            self._write_state(self.world.life(), alias=True)
-            self.alias = add_alias(self.world)
-            self.listener = self._listen()
-            self.control = self._listen_for_control()
-        except BaseException:
-            self.close()
-            raise
+        with ProxyLock(self.world):
+            sweep_proxy(self.world)
+            running = read_proxy_state(self.world)
+            if running:
+                raise AwsVaultError(
+                    f"a link-local proxy is running already, for user {running.uid} "
+                    f"(process {running.root.pid})",
+                    "awsvault proxy --stop",
+                )
+            refuse_real_metadata(self.world)
+            self.alias = not has_alias(self.world)
+            try:
+                # Before there is anything to sweep: whatever ends this process, it is swept.
+                self._write_state(self.world.life())
+                if self.alias:
+                    add_alias(self.world)
+                self.listener = self._listen()
+                self.control = self._listen_for_control()
+            except BaseException:
+                self._remove()
+                raise
 
     def _listen(self) -> socket.socket:
         import socket
@@ -7103,14 +7098,14 @@ class LinkLocalProxy:
                 sock.close()
             if not self.world.read_descriptor(reader, 16):
                 raise AwsVaultError("the proxy's server ended at once")
-            self._write_state(self.world.life(server), alias=self.alias)
+            self._write_state(self.world.life(server))
             report()
             self.world.wait_for_child(server)
         finally:
             self.close()
 
-    def _write_state(self, server: Life, *, alias: bool) -> None:
-        state = ProxyState(self.uid, self.world.life(), server, alias)
+    def _write_state(self, server: Life) -> None:
+        state = ProxyState(self.uid, self.world.life(), server, self.alias)
         self.world.remove_leftovers([f"{LINK_LOCAL_STATE}.new"])
         self.world.write_new(f"{LINK_LOCAL_STATE}.new", state.to_json(), mode=0o644)
         self.world.rename(f"{LINK_LOCAL_STATE}.new", LINK_LOCAL_STATE)
@@ -7133,13 +7128,30 @@ class LinkLocalProxy:
 
     def close(self) -> None:
         """Take away what was added."""
+        with ProxyLock(self.world):
+            self._remove()
+
+    def _remove(self) -> None:
         for sock in (self.listener, self.control):
             if sock:
                 sock.close()
-        self.world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
-        if self.alias:
-            remove_alias(self.world)
-            self.alias = False
+        remove_proxy(self.world, alias=self.alias)
+
+
+class ProxyLock:
+    """A block in which one process at a time looks at a proxy's files, makes and removes them."""
+
+    def __init__(self, world: World) -> None:
+        world.make_root_s_folder(LINK_LOCAL_FOLDER)
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        self.fd = os.open(LINK_LOCAL_FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self.fd)
 
 
 def refuse_real_metadata(world: World) -> None:
@@ -7164,30 +7176,38 @@ def address_tool() -> str:
     raise ToolError("no program ip to add an address with", "install iproute2")
 
 
-def add_alias(world: World) -> bool:
-    """Put the address on the loopback device; False if somebody else has left it there."""
-    if sys.platform == "linux":
-        shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
-        lines = shown.output.reveal().splitlines()
-        devices = {line.split()[1] for line in lines if len(line.split()) > 1}
-        if devices - {"lo"}:
-            raise AwsVaultError(f"{LINK_LOCAL} is an address of {printable(devices.pop())}")
-        if devices:
-            world.say(f"note: {LINK_LOCAL} was on the loopback device before; it is left there")
-            return False
+def has_alias(world: World) -> bool:
+    """Tell whether somebody has left the address on the loopback device (AwsVaultError: it is
+    another device's)."""
+    if sys.platform != "linux":
+        return False
+    shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
+    lines = shown.output.reveal().splitlines()
+    devices = {line.split()[1] for line in lines if len(line.split()) > 1}
+    if devices - {"lo"}:
+        raise AwsVaultError(f"{LINK_LOCAL} is an address of {printable(devices.pop())}")
+    if devices:
+        world.say(f"note: {LINK_LOCAL} was on the loopback device before; it is left there")
+    return bool(devices)
+
+
+def add_alias(world: World) -> None:
+    """Put the address on the loopback device."""
     result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][0]])
     if result.status != 0:
         raise AwsVaultError(f"can't add {LINK_LOCAL}: {printable(result.errors.strip())}")
-    return True
 
 
-def remove_alias(world: World) -> None:
-    """Take the address off the loopback device; what fails is said: only a person can help."""
-    try:
-        result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
-        problem = result.errors.strip() if result.status else ""
-    except ToolError as error:
-        problem = error.message
+def remove_proxy(world: World, *, alias: bool) -> None:
+    """Take away a proxy's files and the address; what fails is said: only a person can help."""
+    problem = ""
+    if alias:
+        try:
+            result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
+            problem = result.errors.strip() if result.status else ""
+        except ToolError as error:
+            problem = error.message
+    world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
     if problem:
         world.say(f"warning: can't remove {LINK_LOCAL}: {printable(problem)}")
 
@@ -7196,9 +7216,7 @@ def sweep_proxy(world: World) -> None:
     """Take away what a proxy left whose root process was killed."""
     state = read_proxy_state(world)
     if state and not state.root.lasts(world):
-        world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
-        if state.alias:
-            remove_alias(world)
+        remove_proxy(world, alias=state.alias)
 
 
 def stop_proxy(world: World) -> bool:
@@ -7206,7 +7224,8 @@ def stop_proxy(world: World) -> bool:
     import signal
 
     if world.uid() == 0:
-        sweep_proxy(world)
+        with ProxyLock(world):
+            sweep_proxy(world)
     state = read_proxy_state(world)
     if state is None or not state.root.lasts(world):
         return False
@@ -7244,10 +7263,12 @@ def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
     command = [*world.self_command(), PROXY_COMMAND, "--until", str(user)]
     command += ["--imds-any-user"] if any_user else []
     sudo = ["sudo", *([] if world.can_ask() else ["-n"]), "--"]
+    is_root = world.uid() == 0  # in a shell of sudo's perhaps, whose variables name somebody else
     result = world.run(
-        [*([] if world.uid() == 0 else sudo), *command],
+        command if is_root else [*sudo, *command],
         timeout=PROMPT_WAIT_SECONDS,
         on_terminal=True,
+        environ={"SUDO_UID": None, "SUDO_GID": None} if is_root else None,
     )
     if result.status != 0:
         reason = reported_error(result.errors) if result.errors.strip() else "see above"
@@ -8598,10 +8619,10 @@ def proxy_command(app: App, *, stop: bool, until: str, detached: bool, imds_any_
                 f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
             )
 
-    world.interrupt_on_signals()
-    proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
-    proxy.open()
-    proxy.serve(Life.parse(until) if until else None, report)
+    with RaisedSignals():
+        proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
+        proxy.open()
+        proxy.serve(Life.parse(until) if until else None, report)
     return 0
 
 

@@ -237,7 +237,7 @@ def test_one_command_at_a_time_has_it(prod):
 
 
 @inside_a_network
-@pytest.mark.parametrize("how", ["--stop", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("how", ["--stop", "SIGTERM", "SIGINT", "SIGQUIT"])
 def test_a_proxy_that_was_started_by_hand_serves_until_it_is_stopped(how, prod, network):
     proxy = prod.popen("proxy")
     assert "serving" in proxy.stderr.readline()
@@ -270,6 +270,55 @@ def test_it_runs_as_the_user_who_called_sudo_and_serves_him_alone(prod, network)
     assert "serves user 65534" in result.err
     prod.run("proxy", "--stop", check=0)
     proxy.communicate(timeout=30)
+
+
+@inside_a_network
+def test_root_in_a_shell_of_sudo_s_is_root(prod):
+    """SUDO_UID names who called sudo, perhaps hours ago; who uses the address is root."""
+    env = {"SUDO_UID": "65534", "SUDO_GID": "65534"}
+    result = prod.run(*LINKED, *python(ASK), env=env, check=0)
+    assert result.out.startswith("HTTP/1.")
+
+
+@inside_a_network
+def test_of_two_proxies_at_once_one_serves_and_the_other_takes_nothing_from_it(prod, network):
+    proxies = [prod.popen("proxy") for _ in range(2)]
+    said = [proxy.stderr.readline() for proxy in proxies]
+    assert sorted("serving" in line for line in said) == [False, True], said
+    loser, winner = sorted(zip(proxies, said), key=lambda one: "serving" in one[1])
+    assert "running already" in loser[1]
+    assert loser[0].wait(30) == 1
+    assert prod.run(*LINKED, *python(ASK), check=0).out.startswith("HTTP/1.")
+    prod.run("proxy", "--stop", check=0)
+    winner[0].communicate(timeout=30)
+    assert network.addresses() == []
+
+
+SLOW_IP = """\
+#!/bin/sh
+{ip} "$@" || exit
+case "$2" in add) echo >{fifo}; exec sleep 60;; esac
+"""
+
+
+@inside_a_network
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_while_the_address_is_added_leaves_nothing(number, prod, network, tmp_path):
+    ip, fifo = awsvault.address_tool(), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    slow, real = tmp_path / "slow", tmp_path / "real"
+    slow.write_text(SLOW_IP.format(ip=real, fifo=fifo), encoding="utf-8")
+    slow.chmod(0o755)
+    shutil.copy(os.path.realpath(ip), real)
+    network.run("mount", "--bind", str(slow), os.path.realpath(ip), check=True)
+    proxy = prod.popen("proxy")
+    with open(fifo, encoding="ascii") as added:
+        added.readline()
+    assert network.run(str(real), "addr", "show", "to", f"{ADDRESS}/32").stdout
+    os.kill(proxy.pid, number)
+    proxy.communicate(timeout=30)
+    assert network.run(str(real), "addr", "show", "to", f"{ADDRESS}/32").stdout == ""
+    assert network.run("ls", awsvault.LINK_LOCAL_FOLDER).stdout == ""
 
 
 # -- without a network -----------------------------------------------------------------
