@@ -1651,7 +1651,9 @@ class World:
             return self._stat_without_proc(pid)
         # The name in parentheses may hold anything, parentheses too.
         fields = text.rpartition(")")[2].split()
-        return (int(fields[1]), fields[19]) if fields[0] not in "ZX" else (0, "")
+        # Of a process whose first thread has ended, others may run.
+        ended = fields[0] in "ZX" and int(fields[17]) < 2
+        return (0, "") if ended else (int(fields[1]), fields[19])
 
     def _stat_without_proc(self, pid: int) -> tuple[int, str]:
         if os.path.isdir("/proc/self"):
@@ -1749,16 +1751,13 @@ class World:
         return listener
 
     def ask_privately(self, folder: str, question: bytes) -> bytes:
-        """Return what the process that listens in a folder of ours answers; nothing without one."""
-        here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        """Return what the process that listens in a folder of ours answers; nothing without one.
+        The folder becomes the working folder."""
         try:
             os.chdir(folder)
-            return self.ask_socket(SOCKET_NAME, question)
         except OSError:
-            return b""
-        finally:
-            os.fchdir(here)
-            os.close(here)
+            return b""  # and whatever listens in this one is not ours
+        return self.ask_socket(SOCKET_NAME, question)
 
     def ask_socket(self, path: str, question: bytes) -> bytes:
         """Return what the process that listens at a path answers; nothing if there is none."""
@@ -6065,21 +6064,22 @@ def descends(world: World, pid: int, ancestor: Life) -> bool:
 
 
 def can_see_peers(world: World) -> bool:
-    """Tell whether this machine says who is at the other end of a connection."""
+    """Tell whether this machine says who is at the other end of a connection (AwsVaultError where
+    no port is free)."""
     import socket
 
     if not sys.platform.startswith("linux"):
         return False
+    port = ServerPort()
     try:
-        with socket.socket() as ours, socket.socket() as theirs:
-            ours.bind((LOOPBACK, 0))
-            ours.listen(1)
-            theirs.connect(ours.getsockname())
-            check = PeerCheck(world, ours.getsockname()[1])
+        with socket.create_connection((LOOPBACK, port.number)) as theirs:
+            check = PeerCheck(world, port.number)
             with check.netlink:
                 return check.allows(theirs.getsockname())
     except OSError:
         return False
+    finally:
+        port.close()
 
 
 # -- what is served -------------------------------------------------------------
@@ -6562,11 +6562,11 @@ class CredentialServer:
             self._send(connection, 200, holding.documents[metadata], JSON_TYPE)
             return
         failure = holding.failure
+        if failure is None:
+            raise Refusal(503, "no credentials yet, try again")
         # 5xx means "not now" to an SDK, 4xx "never".
-        never = failure is not None and (failure.never or failure.restart)
-        raise Refusal(
-            403 if never else 503, failure.message if failure else "no credentials yet, try again"
-        )
+        status = 403 if failure.never or failure.restart else 503
+        raise Refusal(status, self._ask_for_person(failure) or failure.message)
 
     # -- renewal -------------------------------------------------------------------------
 
@@ -6677,21 +6677,23 @@ class CredentialServer:
         if failure is None:
             self.told = ""
             return
-        what = f"the session of {printable(self.state.profile)!r} can't be renewed"
-        if failure.restart:
-            text = f"{what}: restart the command to renew"
-        elif failure.person:
-            text = (
-                f"{what} without you: run awsvault exec {printable(self.state.profile)} "
-                "in another terminal to renew"
-            )
-        elif self.main.left(now) < 300 and self.main.current:
-            text = f"{what} for now: {printable(failure.message)}"
-        else:
-            return
-        if text != self.told and self.notice_board >= 0:
+        text = self._ask_for_person(failure)
+        if not text and self.main.left(now) < 300 and self.main.current:
+            what = f"the session of {printable(self.state.profile)!r} can't be renewed for now"
+            text = f"{what}: {printable(failure.message)}"
+        if text and text != self.told and self.notice_board >= 0:
             self.told = text
             self.world.post_notice(self.notice_board, text)
+
+    def _ask_for_person(self, failure: Failure) -> str:
+        """Return what a person is to do, where only he can do something."""
+        profile = printable(self.state.profile)
+        what = f"the session of {profile!r} can't be renewed"
+        if failure.restart:
+            return f"{what}: restart the command to renew"
+        if failure.person:
+            return f"{what} without you: run awsvault exec {profile} in another terminal to renew"
+        return ""
 
 
 def check_beginning(data: bytes) -> None:
@@ -7843,13 +7845,16 @@ ANSWER_DELAY = datetime.timedelta(minutes=1)
 
 
 def too_short(
-    target: ProfileConfig, left: datetime.timedelta, least: datetime.timedelta
+    target: ProfileConfig,
+    left: datetime.timedelta,
+    least: datetime.timedelta,
+    hint: str = "ask for a longer one with --duration, or for less with --min-ttl",
 ) -> AwsVaultError:
     """Return the error of a profile whose new session lasts less than --min-ttl asks for."""
     return AwsVaultError(
         f"a new session of {printable(target.name)!r} lasts {format_duration(left)}, "
         f"--min-ttl asks for {format_duration(least)}",
-        "ask for a longer one with --duration, or for less with --min-ttl",
+        hint,
     )
 
 
@@ -7858,6 +7863,9 @@ def check_duration(
 ) -> None:
     """Refuse, before anybody is asked, a chain whose new session would last less than ``least``."""
     if least and isinstance(provider, SessionProvider) and provider.duration < least:
+        if isinstance(provider, AssumeRole) and isinstance(provider.source, SessionProvider):
+            hint = "AWS allows a role no more than an hour from a session: ask for less"
+            raise too_short(target, provider.duration, least, hint)
         raise too_short(target, provider.duration, least)
 
 
@@ -8275,12 +8283,17 @@ def exec_command(
     """
     world = app.world
     if json:
-        refuse_json(process, server_flags)
+        refuse_together(
+            {**server_flags, "process": bool(process)},
+            "--json prints credentials and starts nothing",
+        )
         return export_command(
             app, profile=profile, format="json", duration=duration, no_session=no_session,
             region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd,
         )  # fmt: skip
     app.refuse_nesting()
+    if process:
+        refuse_together(server_flags, "--process starts no server")
     mode = server_mode(world, no_session=no_session, **server_flags)
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
@@ -8309,14 +8322,12 @@ def exec_command(
     world.replace_process(path, words, environ)
 
 
-def refuse_json(process: Sequence[str], server_flags: Mapping[str, bool]) -> None:
-    """Refuse --json, which starts nothing, together with what is about a command (UsageError)."""
-    given = [name for name, value in server_flags.items() if value] + ["process"] * bool(process)
+def refuse_together(flags: Mapping[str, bool], why: str) -> None:
+    """Refuse flags that are given beside another one, for which ``why`` speaks (UsageError)."""
+    given = next((name for name, value in flags.items() if value), "")
     if given:
         raise UsageError(
-            f"--json prints credentials and starts nothing, so --{given[0].replace('_', '-')} "
-            "can't be with it",
-            "leave one of them away",
+            f"{why}, so --{given.replace('_', '-')} can't be with it", "leave one of them away"
         )
 
 
@@ -8341,6 +8352,7 @@ def prepare_processes(
         first[target.name] = app.retrieve(
             target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
         )
+    refuse_unrenewable(app, first)
     memory = remember(
         app.config,
         world.environ,
@@ -8356,6 +8368,18 @@ def prepare_processes(
         world.remove_run_folder(child.files[-1])
         raise
     return child
+
+
+def refuse_unrenewable(app: App, credentials: Mapping[str, Credentials]) -> None:
+    """Refuse long-lived keys where nothing in the command can get them (AwsVaultError): nobody else
+    may keep them."""
+    for name, one in credentials.items():
+        if not (one.expiration or app.opens_alone()):
+            raise AwsVaultError(
+                f"the vault needs its passphrase for the keys of {printable(name)!r} each time, "
+                "which is not given to the command",
+                "leave --no-session away, or use --file-passphrase-command",
+            )
 
 
 def exec_flags(flags: Mapping[str, Any]) -> list[str]:
@@ -8476,7 +8500,7 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
         (
             (flags["imds_v1"] or flags["imds_any_user"] or flags["link_local"]) and not metadata,
             f"{given[-1]} is about instance metadata",
-            "use --ec2-server",
+            "use --ec2-server" + (" without --lazy" if flags["lazy"] else ""),
         ),
         (
             flags["link_local"] and flags["strict_peer"],
@@ -8549,7 +8573,7 @@ def serve_command(
     served = server_variables(mode, port.number, token)
     made = server_environment(world, app.config, world.environ, target, served)
     for note in made.notes:
-        world.say(f"note: {note}")
+        world.say_once(note)
     state = ServerState(
         mode=mode, command=world.life(), profile=target.name, region=target.endpoint.region,
         token=token, hosts=server_hosts(mode, port.number),

@@ -60,6 +60,12 @@ def test_what_can_t_last_so_long_is_refused_before_anything(mode, prod, fake_aws
     assert fake_aws.count() == 0
 
 
+@pytest.mark.parametrize(("mode", "helps"), [([], True), (["--server"], False)])
+def test_longer_is_advised_where_it_can_be_had(mode, helps, prod):
+    result = run(prod, "admin", "--min-ttl", "2h", *mode)
+    assert ("--duration" in result.err) is helps
+
+
 @pytest.mark.parametrize("mode", [[], ["--server"], ["--ec2-server"], ["--process"]])
 def test_a_new_one_with_less_stops_the_command(mode, prod, fake_aws):
     fake_aws.lifetime = 600

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -526,6 +527,8 @@ def test_a_home_with_blanks(fake_aws, tmp_path):
 USAGE = [
     (["--process", "prod", "true"], "put -- before the command"),
     (["--process", "prod", "--process", "default", "--", "true"], "name default first"),
+    (["--process", "prod", "--server", "--", "true"], "leave one of them away"),
+    (["--process", "prod", "--strict-peer", "--", "true"], "leave one of them away"),
     (["--process", "nowhere", "--", "true"], ""),
 ]
 
@@ -535,6 +538,33 @@ def test_usage(flags, hint, prod):
     result = prod.run("exec", *flags)
     assert result.code == 2
     assert hint in result.err
+
+
+def test_keys_that_nobody_may_keep_are_refused_before_the_start(prod):
+    line = ["exec", "--process", "prod", "--process", "admin", "-n", "--", "echo", "started"]
+    result = prod.run(*line)
+    assert (result.code, result.out) == (1, "")
+    assert "passphrase for the keys of 'prod'" in result.err
+    assert "--file-passphrase-command" in result.err
+    assert not run_folder(prod).exists()
+    assert opens_alone(prod).run(*line).out == "started\n"
+
+
+def test_one_who_may_not_read_the_folder_he_is_in_gets_an_answer(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.chdir(tmp_path)
+    world = awsvault.World()
+    with world.listen_privately(str(tmp_path)) as listener:
+        answer = threading.Thread(
+            target=awsvault.answer_one, args=(world, listener, lambda name: f"for {name}")
+        )
+        answer.start()
+        monkeypatch.setattr(os, "open", refuse)
+        assert world.ask_privately(str(tmp_path), b"prod") == b"for prod"
+        assert world.ask_privately("/nonexistent", b"prod") == b""
+        answer.join()
 
 
 def test_one_role_variable_is_not_everybody_s(prod):

@@ -23,7 +23,7 @@ STARTER = (ROOT / "__main__.py").read_text(encoding="utf-8")
 SOURCES = SOURCE + STARTER + (ROOT / "build_zipapp.py").read_text(encoding="utf-8")
 
 # Flags by which the program talks to itself.
-INTERNAL = {"--until", "--for-process"}
+INTERNAL = {"--until", "--detached", "--for-process"}
 # What stands for a word of the reader's, and a word that will do.
 EXAMPLES = {"NAME": "file", "COMMAND": "exec", "PROFILE": "prod"}
 
@@ -96,8 +96,9 @@ def check_only(command):
             flags = {name: words[name] for name in awsvault.SERVER_FLAGS}
             awsvault.server_mode(app.world, no_session=words["no_session"], **flags)
             if words["json"]:
-                awsvault.refuse_json(words["process"], flags)
+                awsvault.refuse_together({**flags, "process": bool(words["process"])}, "--json")
             if words["process"]:
+                awsvault.refuse_together(flags, "--process")
                 awsvault.check_process_names(words["profile"], words["process"], {})
         return 0
 

@@ -299,6 +299,40 @@ def test_a_command_that_can_not_be_run_leaves_nothing(ready, tmp_path):
     assert ready.run("exec", "--server", "prod", "--", "/nonexistent").code == 127
 
 
+LEADERLESS = """
+import ctypes, threading
+def work():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z":
+        pass
+    print("ready", flush=True)
+    input()
+threading.Thread(target=work).start()
+ctypes.CDLL(None).syscall({exit})
+"""
+
+
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="not this number")
+def test_a_process_whose_first_thread_has_ended_goes_on():
+    number = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
+    line = [sys.executable, "-c", LEADERLESS.format(exit=number)]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        life = awsvault.World().life(process.pid)
+        assert process.stdout.readline() == "ready\n"
+        assert life.lasts(awsvault.World())
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not life.lasts(awsvault.World())
+
+
+def test_a_note_says_once_that_it_is_one(ready):
+    (ready.home / ".aws" / "credentials").write_text("[default]\naws_access_key_id=A\n")
+    result = ready.run("exec", "--server", "prod", "--", "true", check=0)
+    assert result.err.count("note:") == 1
+    assert result.err.count("has a section [default]") == 1
+
+
 def test_no_output_is_held_open(ready):
     result = ready.run("exec", "--server", "prod", "--", "echo", "done", check=0)
     assert result.out == "done\n"

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -736,22 +737,23 @@ def test_stale_but_valid_is_served_while_renewal_runs_or_fails(make, world):
 
 
 @pytest.mark.parametrize(
-    ("failure", "status"),
+    ("failure", "status", "said"),
     [
-        ({}, 503),
-        ({"person": True}, 503),
-        ({"never": True}, 403),
-        ({"restart": True, "person": True}, 403),
+        ({}, 503, "something failed"),
+        ({"person": True}, 503, "run awsvault exec admin in another terminal to renew"),
+        ({"never": True}, 403, "something failed"),
+        ({"restart": True, "person": True}, 403, "restart the command to renew"),
     ],
 )
-def test_5xx_means_not_now_and_4xx_never(make, world, failure, status):
+def test_5xx_means_not_now_and_4xx_never(make, world, failure, status, said):
     served = make(left=0)
     served.server._renew_main()
     world.reply(failed(**failure))
     served.hear()
     served.start()
     got, _, body = served.container()
-    assert (got, json.loads(body)["Message"]) == (status, "something failed")
+    assert got == status
+    assert json.loads(body)["Message"].endswith(said)
     token = served.metadata_token()
     assert served.ask(CREDENTIALS_PATH, X_aws_ec2_metadata_token=token)[0] == status
 
@@ -1025,6 +1027,13 @@ def test_what_flags_can_not_be_together(world, flags, no_session, words):
         awsvault.server_mode(world, no_session=no_session, **{**NO_FLAGS, **flags})
 
 
+def test_what_can_t_be_with_lazy_is_not_advised(world):
+    flags = {**NO_FLAGS, "server": True, "lazy": True, "link_local": True}
+    with pytest.raises(awsvault.UsageError) as error:
+        awsvault.server_mode(world, no_session=False, **flags)
+    assert error.value.hint == "use --ec2-server without --lazy"
+
+
 def test_json_starts_nothing(cli):
     result = cli.run("exec", "--json", "--server", "prod")
     assert result.code == 2
@@ -1072,6 +1081,9 @@ def test_no_port_is_one_clear_error(monkeypatch):
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(awsvault.AwsVaultError, match="no local port for the server"):
+        awsvault.can_see_peers(awsvault.World())
     with pytest.raises(
         awsvault.AwsVaultError, match="no local port for the server: address already"
     ):
