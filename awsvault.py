@@ -1623,6 +1623,16 @@ class World:
         except (ProcessLookupError, ChildProcessError):
             return
 
+    def allow_descriptors(self, count: int) -> None:
+        """Let this process have so many descriptors open, or as many as it may."""
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY:
+            count = min(count, hard)
+        if soft != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+
     def harden(self, *, die_with_parent: bool = False) -> None:
         """Let no other process of this user read this one's memory; ``die_with_parent`` also ends
         it with its parent.
@@ -5457,9 +5467,7 @@ def plan_chain(
         if choice and choice.holder is profile:
             provider = _session_token(provider, choice, chain)
         if profile.role_arn:
-            provider = _assume_role(
-                provider, profile, choice.serial if choice else "", chain, notes
-            )
+            provider = _assume_role(provider, profile, choice, chain, notes)
     return Plan(provider, tuple(notes))
 
 
@@ -5568,13 +5576,19 @@ def _mfa(serial: str, profile: ProfileConfig, chain: Sequence[ProfileConfig]) ->
 
 
 def _slot(
-    kind: str, profile: ProfileConfig, serial: str, settings: Sequence[str], own: bool
+    kind: str,
+    profile: ProfileConfig,
+    serial: str,
+    settings: Sequence[str],
+    own: bool,
+    of_server: bool = False,
 ) -> SessionSlot:
     """Name the place of a session: aws-vault's own where it would make the same one, else one it
     never serves."""
     variant = [
         text for name, value in profile.variant if name in settings for text in (name, value)
     ]
+    variant += ["server"] if of_server else []
     if not (variant or own):
         return SessionSlot(SESSION_TYPES[kind], profile.name, serial)
     third = f"{serial}#{digest(*variant)[:16]}" if variant else serial
@@ -5605,7 +5619,7 @@ ROLE_VARIANT_SETTINGS = tuple(name for name in VARIANT_SETTINGS if not name.ends
 def _assume_role(
     source: Provider,
     profile: ProfileConfig,
-    proved: str,
+    choice: SessionChoice | None,
     chain: Sequence[ProfileConfig],
     notes: list[str],
 ) -> AssumeRole:
@@ -5617,11 +5631,14 @@ def _assume_role(
             f"role {printable(profile.name)!r} is assumed from a session, so AWS allows it one "
             "hour at most"
         )
-    serial = "" if profile.mfa_serial == proved else profile.mfa_serial
+    serial = "" if choice and profile.mfa_serial == choice.serial else profile.mfa_serial
+    # aws-vault keeps no role session that was made without an MFA code. Only a server has a session
+    # first without one, and its roles and those of `exec` shall not push each other out.
+    own = not serial
+    of_server = own and bool(choice and not choice.serial)
     return AssumeRole(
         source=source,
-        # aws-vault keeps no role session that was made without an MFA code.
-        slot=_slot("role", profile, serial, ROLE_VARIANT_SETTINGS, own=not serial),
+        slot=_slot("role", profile, serial, ROLE_VARIANT_SETTINGS, own, of_server),
         endpoint=profile.endpoint,
         duration=duration,
         explicit_duration=bool(profile.role_duration.origin),
@@ -5712,8 +5729,7 @@ class ServerState(Value):
     for.
 
     ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that
-    /role-arn/ adds, ``remake`` what the vault is asked for when ``source`` has ended, ``renewer``
-    the command line that renews.
+    /role-arn/ adds, ``renewer`` the command line that renews.
     """
 
     mode: ServerMode
@@ -5727,7 +5743,6 @@ class ServerState(Value):
     source: Credentials | None
     links: tuple[dict[str, Any], ...]
     role: dict[str, Any]
-    remake: dict[str, str]
     renewer: tuple[str, ...]
     files: tuple[str, ...] = ()
     has_board: bool = False
@@ -5743,9 +5758,8 @@ class ServerState(Value):
         return Secret(go_json(members))
 
     @classmethod
-    def from_json(cls, text: str) -> ServerState:
+    def from_members(cls, members: dict[str, Any]) -> ServerState:
         """Read what to_json wrote."""
-        members = parse_json_object(text)
         members["mode"] = ServerMode(**members["mode"])
         members["command"] = Life.parse(members["command"])
         members["token"] = Secret(members["token"])
@@ -5884,40 +5898,38 @@ class Request:
         self.keep = b"close" not in wish and (minor == b"1" or b"keep-alive" in wish)
 
 
-class HeadParser:
-    """Reads request heads, and refuses whatever two HTTP implementations might read in two ways."""
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+HEAD = rb"(%b) (/[!-~]*) HTTP/1\.([01])\r\n((?:%b:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*)\r\n" % (
+    _TOKEN,
+    _TOKEN,
+)
 
-    def __init__(self) -> None:
-        import re
 
-        token = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-        value = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
-        self.match = re.compile(
-            rb"(%b) (/[!-~]*) HTTP/1\.([01])\r\n((?:%b:%b\r\n)*)\r\n" % (token, token, value)
-        ).fullmatch
+def parse_head(head: bytes) -> Request:
+    """Read a whole head; Refusal for all that is not one request without a body, or that two HTTP
+    implementations might read in two ways."""
+    import re
 
-    def parse(self, head: bytes) -> Request:
-        """Read a whole head; Refusal for all that is not one request without a body."""
-        match = self.match(head)
-        if match is None:
-            raise Refusal(400, "malformed request", final=True)
-        method, target, minor, fields = match.groups()
-        if len(target) > MAX_TARGET_BYTES:
-            raise Refusal(414, "the path is too long", final=True)
-        lines = fields.split(b"\r\n")[:-1]
-        if len(lines) > MAX_HEADERS:
-            raise Refusal(431, "too many headers", final=True)
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(b":")
-            headers[name.lower()] = value.strip(b" \t")
-        if len(headers) != len(lines):
-            raise Refusal(400, "a header is repeated", final=True)
-        if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
-            raise Refusal(400, "no request here has a body", final=True)
-        if b"expect" in headers:
-            raise Refusal(417, "nothing can be expected", final=True)
-        return Request(method, target, minor, headers)
+    match = re.fullmatch(HEAD, head)
+    if match is None:
+        raise Refusal(400, "malformed request", final=True)
+    method, target, minor, fields = match.groups()
+    if len(target) > MAX_TARGET_BYTES:
+        raise Refusal(414, "the path is too long", final=True)
+    lines = fields.split(b"\r\n")[:-1]
+    if len(lines) > MAX_HEADERS:
+        raise Refusal(431, "too many headers", final=True)
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        headers[name.lower()] = value.strip(b" \t")
+    if len(headers) != len(lines):
+        raise Refusal(400, "a header is repeated", final=True)
+    if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
+        raise Refusal(400, "no request here has a body", final=True)
+    if b"expect" in headers:
+        raise Refusal(417, "nothing can be expected", final=True)
+    return Request(method, target, minor, headers)
 
 
 # What browsers and proxies add, and no SDK does.
@@ -6198,7 +6210,6 @@ class CredentialServer:
         self.source = state.source
         self.hosts = frozenset(host.encode() for host in state.hosts)
         self.token = state.token.reveal_bytes()
-        self.parser = HeadParser()
         self.tokens = MetadataTokens(world)
         self.main = Holding(datetime.timedelta(seconds=state.life))
         if state.current:
@@ -6308,6 +6319,9 @@ class CredentialServer:
             sock, peer = self.listener.accept()
         except OSError:
             return  # gone already, or out of descriptors until some connection ends
+        if len(self.connections) >= MAX_CONNECTIONS // 2 and not self._may_crowd(peer):
+            sock.close()
+            return
         if len(self.connections) >= MAX_CONNECTIONS:
             self._close(min(self.connections.values(), key=Connection.worth))
         deadline = self.world.monotonic() + HEAD_SECONDS
@@ -6316,6 +6330,10 @@ class CredentialServer:
         self.connections[fd] = connection
         self._watch(fd, lambda: self._read(connection))
         self._wake_by(deadline)
+
+    def _may_crowd(self, peer: tuple[str, int]) -> bool:
+        # Half of the room is this user's alone, so that nobody else's flood cuts what he has.
+        return self.mode.imds_any_user or self.peers is None or self.peers.allows(peer)
 
     def _close(self, connection: Connection) -> None:
         fd = connection.sock.fileno()
@@ -6334,9 +6352,14 @@ class CredentialServer:
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            self._close(connection)
+            return
         connection.drained += len(data) if connection.draining else 0
-        if not data or connection.drained > MAX_DRAIN_BYTES:
+        if not data and connection.parked:
+            # It has said all that it wants to say, and waits for the answer.
+            connection.keep = False
+            self.poll.modify(connection.sock.fileno(), 0)
+        elif not data or connection.drained > MAX_DRAIN_BYTES:
             self._close(connection)
         elif not connection.draining:
             if not connection.data:
@@ -6359,7 +6382,7 @@ class CredentialServer:
             raise Refusal(400, "more than one request, or a body", final=True)
         if len(data) > MAX_HEAD_BYTES:
             raise Refusal(431, "the headers are too long", final=True)
-        request = self.parser.parse(data)
+        request = parse_head(data)
         connection.keep = request.keep
         check_origin(request, self.hosts)
         if not (self.mode.imds_any_user and request.path.startswith(b"/latest/")):
@@ -6578,20 +6601,14 @@ class CredentialServer:
         now = self.world.now()
         source = self.source
         alive = source and source.expiration and (source.expiration - now).total_seconds() > 60
+        task: dict[str, object] = {"source": None}
         if alive and self.state.links:
-            self._start(
-                self.main,
-                {"source": credentials_members(source), "links": self.state.links},
-                whole=False,
-            )
+            task = {"source": credentials_members(source), "links": self.state.links}
         else:
             held = self.main.current.expiration if self.main.current else None
             until = format_time(held) if held else ""
-            self._start(
-                self.main,
-                {**self.state.remake, "quiet": self.quiet, "held_until": until},
-                whole=True,
-            )
+            task.update(quiet=self.quiet, held_until=until)
+        self._start(self.main, task, whole=not task["source"])
 
     def _renew_role(self, arn: str, holding: Holding) -> None:
         """Start to fetch a role's credentials from those that are served."""
@@ -6818,12 +6835,25 @@ def server_environ(world: World) -> dict[str, str]:
     return {**scrubbed(world.environ), **kept}
 
 
+def read_task(world: World, names: Iterable[str]) -> dict[str, Any]:
+    """Return what a process of ours that started this one wrote for it, with all of these members;
+    UsageError otherwise."""
+    try:
+        task = parse_json_object(world.read_descriptor(0, MAX_ITEM_BYTES).decode())
+    except ValueError:
+        task = {}
+    if not set(names) <= set(task):
+        raise UsageError("awsvault itself starts this command, and tells it on standard input")
+    return task
+
+
 def serve(world: World) -> None:
     """Be the server: descriptor 0 has the state, 3 listens, 4 is the terminal."""
     import socket
 
     world.harden()
-    state = ServerState.from_json(world.read_descriptor(0, MAX_STATE_BYTES).decode())
+    world.allow_descriptors(MAX_CONNECTIONS + 64)
+    state = ServerState.from_members(read_task(world, ServerState._fields))
     listener = socket.socket(fileno=3)
     peers = None
     if state.mode.check_peer:
@@ -6850,7 +6880,7 @@ def keep(world: World) -> None:
     """Be that process: whoever can't open the vault without a person gets what was handed to us, if
     he is this user."""
     world.harden()
-    task = parse_json_object(world.read_descriptor(0, MAX_ITEM_BYTES).decode())
+    task = read_task(world, ("command", "folder", "documents"))
     command, folder = Life.parse(task["command"]), task["folder"]
     with world.listen_privately(folder) as listener:
         fd = world.ending_descriptor(command.pid)
@@ -7008,12 +7038,14 @@ class Relay:
                 server.connect((LOOPBACK, port))
                 ends = {connection.fileno(): (connection, server)}
                 ends[server.fileno()] = (server, connection)
-                while ready := self.world.wait_readable(ends, RELAY_SECONDS):
-                    for source, sink in map(ends.__getitem__, ready):
+                while ends and (ready := self.world.wait_readable(ends, RELAY_SECONDS)):
+                    for fd in ready:
+                        source, sink = ends[fd]
                         data = source.recv(65536)
-                        if not data:
-                            return
                         sink.sendall(data)
+                        if not data:
+                            del ends[fd]
+                            sink.shutdown(socket.SHUT_WR)
         except OSError:
             return
         finally:
@@ -7319,7 +7351,6 @@ def child_environment(
 # What else is taken from the command in server and process modes.
 REMOVED_WITH_SERVER = ("AWS_CREDENTIAL_PROFILES_FILE", "BOTO_CONFIG", "AWS_EC2_METADATA_DISABLED")
 METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
-CONTAINER_ENDPOINT = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 STATIC_KEYS = frozenset(
     ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token")
 )
@@ -7508,6 +7539,8 @@ class ConfigRewriter:
 
     def _header(self, line: str, indent: int) -> None:
         names = section_names(line)
+        if not line.partition(" #")[0].partition(" ;")[0].rstrip().endswith("]"):
+            names |= self.sections  # some SDKs take only what ends in a bracket for a header
         if indent > self.key_indent:
             # For botocore the rest of a value, for others a section.
             self.sections |= names
@@ -8051,7 +8084,8 @@ class App:
         )
 
     def remembered_flags(self) -> list[str]:
-        """Return the flags that lead a later start in this folder to the same vault; no secret."""
+        """Return the flags that lead a later start in this folder to the same credentials of the
+        same vault; no secret."""
         return [*self.options.flags, f"--backend={self.vault.keystore.name}"]
 
     def opens_alone(self) -> bool:
@@ -8305,8 +8339,7 @@ def exec_command(
         become(app, child, path, words)
     target = app.resolve(app.known_profile(profile), duration, region)
     if mode:
-        remake = {"profile": target.name, "duration": duration, "region": region}
-        environ = serve_command(app, target, mode, token, remake, least)
+        environ = serve_command(app, target, mode, token, least)
     else:
         credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
         environ = child_environment(world.environ, target.name, credentials, target.endpoint.region)
@@ -8353,12 +8386,7 @@ def prepare_processes(
             target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
         )
     refuse_unrenewable(app, first)
-    memory = remember(
-        app.config,
-        world.environ,
-        world.working_folder(),
-        [*app.remembered_flags(), *exec_flags(flags)],
-    )
+    memory = remember(app.config, world.environ, world.working_folder(), app.remembered_flags())
     kept = {name: export_json(name, one, "") for name, one in first.items() if one.expiration}
     child = process_environment(world, app.config, world.environ, targets, memory)
     try:
@@ -8380,12 +8408,6 @@ def refuse_unrenewable(app: App, credentials: Mapping[str, Credentials]) -> None
                 "which is not given to the command",
                 "leave --no-session away, or use --file-passphrase-command",
             )
-
-
-def exec_flags(flags: Mapping[str, Any]) -> list[str]:
-    """Write again what exec was told of a session."""
-    texts = [f"--{name}={flags[name]}" for name in ("duration", "region") if flags[name]]
-    return [*texts, *(["--no-session"] if flags["no_session"] else [])]
 
 
 def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -8542,7 +8564,6 @@ def serve_command(
     target: ProfileConfig,
     mode: ServerMode,
     mfa_token: Secret | None,
-    remake: dict[str, str],
     least: datetime.timedelta | None = None,
 ) -> dict[str, str]:
     """Start the server for the command that this process becomes, and return the command's
@@ -8579,7 +8600,9 @@ def serve_command(
         token=token, hosts=server_hosts(mode, port.number),
         life=int(life.total_seconds()), current=current, source=source,
         links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
-        remake=remake, renewer=(*world.self_command(), *app.remembered_flags(), RENEW_COMMAND),
+        renewer=(
+            *world.self_command(), RENEW_COMMAND, *app.remembered_flags(), "--", target.name
+        ),
         files=made.files,
     )  # fmt: skip
     try:
@@ -8701,18 +8724,19 @@ class CarefulCodes(MfaCodes):
         return super().code(mfa)
 
 
-def renew_command(app: App) -> int:
+def renew_command(app: App, *, profile: str, duration: str, region: str) -> int:
     """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
     output."""
     world = app.world
     world.harden(die_with_parent=True)
-    task = parse_json_object(world.read_descriptor(0, MAX_STATE_BYTES).decode())
+    task = read_task(world, ("source",))
     codes = CarefulCodes(world, app.options.prompt, quiet=bool(task.get("quiet")))
     try:
-        if "source" in task:
+        if task["source"]:
             answer = _renew_from_session(app, codes, task)
         else:
-            answer = _remake(app, codes, task)
+            target = app.resolve(profile, duration, region)
+            answer = _remake(app, codes, target, task.get("held_until", ""))
     except AwsVaultError as error:
         code = error.code if isinstance(error, AwsError) else ""
         failure = {
@@ -8741,10 +8765,9 @@ def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> d
     return {"current": credentials_members(credentials)}
 
 
-def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
+def _remake(app: App, codes: MfaCodes, target: ProfileConfig, held_until: str) -> dict[str, object]:
     """Make the session that a server renews from once more, or adopt one that somebody made in
     another terminal."""
-    target = app.resolve(task["profile"], task["duration"], task["region"])
     stored = app.vault.profiles()
     plan = plan_chain(target, stored, always_session=True)
     session, _ = split_chain(plan.provider)
@@ -8761,7 +8784,7 @@ def _remake(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, obj
         source = None
         quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
         current = plan_chain(target, stored).provider.retrieve(app.tools(quiet))
-        if current.expiration and format_time(current.expiration) <= task.get("held_until", ""):
+        if current.expiration and format_time(current.expiration) <= held_until:
             raise
     return {"current": credentials_members(current), "source": credentials_members(source)}
 
@@ -9001,13 +9024,14 @@ DURATION_OPTION = Option(
     "AWS_VAULT_DURATION",
     check=parse_duration,
 )
+REGION_OPTION = Option(("--region",), "the AWS region ($AWS_REGION, $AWS_DEFAULT_REGION)")
+NO_SESSION_OPTION = switch(
+    ("--no-session", "-n"), "no GetSessionToken: a profile without a role gives its stored keys"
+)
+# What a later process that gets the same credentials is told of them.
+SESSION_OPTIONS = (DURATION_OPTION, NO_SESSION_OPTION, REGION_OPTION)
 CREDENTIAL_OPTIONS = (
-    DURATION_OPTION,
-    switch(
-        ("--no-session", "-n"),
-        "no GetSessionToken: a profile without a role gives its stored keys",
-    ),
-    Option(("--region",), "the AWS region ($AWS_REGION, $AWS_DEFAULT_REGION)"),
+    *SESSION_OPTIONS,
     Option(("--mfa-token", "-t"), "the MFA code; - reads it from standard input"),
     Option(("--mfa-token-fd",), "read the MFA code from this descriptor"),
 )
@@ -9082,7 +9106,14 @@ COMMANDS = (
     Command(SERVE_COMMAND, run_server, "be the server of a command", ("pid",), hidden=True),
     Command(KEEP_COMMAND, run_keeper, "keep a command's files", ("pid",), hidden=True),
     Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
-    Command(RENEW_COMMAND, renew_command, "fetch credentials for a server", hidden=True),
+    Command(
+        RENEW_COMMAND,
+        renew_command,
+        "fetch credentials for a server",
+        PROFILE,
+        (DURATION_OPTION, REGION_OPTION),
+        hidden=True,
+    ),
 )
 
 
@@ -9414,7 +9445,8 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     before_marker = len(cut_line(argv[: argv.index("--")] if "--" in argv else argv).words)
     words = check_words(line.command, line.words, before_marker)
     world.guard_memory()
-    flags = repeated_flags(GLOBAL_OPTIONS, values)
+    known = [one for one in (*GLOBAL_OPTIONS, *SESSION_OPTIONS) if one.dest in values]
+    flags = repeated_flags(known, values)
     app = App(world, Options(values["backend"], values["prompt"], settings, flags))
     return line.command.run(app, **words, **own)
 

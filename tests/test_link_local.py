@@ -8,8 +8,10 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -368,6 +370,24 @@ def test_why_sudo_failed_is_said():
     world = Ordinary(1, "sudo: a password is required\n")
     with pytest.raises(awsvault.AwsVaultError, match="did not start: sudo: a password is required"):
         awsvault.start_proxy(world, awsvault.Life(12, "34"), any_user=False)
+
+
+def test_a_client_that_says_nothing_more_gets_what_is_passed_on():
+    relay = awsvault.Relay(awsvault.World(), None, None, None)
+    relay.free.acquire()
+    theirs, ours = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server, theirs:
+        port = server.getsockname()[1]
+        passing = threading.Thread(target=relay._pass_on, args=(ours, port))
+        passing.start()
+        theirs.sendall(b"question")
+        theirs.shutdown(socket.SHUT_WR)
+        with server.accept()[0] as connection:
+            assert b"".join(iter(lambda: connection.recv(100), b"")) == b"question"
+            connection.sendall(b"answer")
+        assert b"".join(iter(lambda: theirs.recv(100), b"")) == b"answer"
+        passing.join(20)
+        assert not passing.is_alive()
 
 
 def test_state_that_not_root_wrote_is_nobody_s(tmp_path, monkeypatch):

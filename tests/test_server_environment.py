@@ -222,6 +222,14 @@ def test_and_in_process_mode_nothing_but_ours(lines):
         assert found == {"credential_process": "ours"}
 
 
+@pytest.mark.parametrize("header", ["[", "[x", "[x] y", "[ # ]"])
+def test_what_some_sdks_take_for_no_header_ends_no_section(header):
+    text = awsvault.private_config(f"[default]\n{header}\nrole_arn = a\n", {"default": {}})
+    assert "role_arn" not in text
+    kept = awsvault.private_config("[default]\n[profile x] # y\nrole_arn = a\n", {"default": {}})
+    assert "role_arn" in kept
+
+
 # -- the credentials file --------------------------------------------------------------
 
 

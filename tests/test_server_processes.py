@@ -353,6 +353,18 @@ def test_few_descriptors_are_enough(ready, limit):
     assert command.ask()[0] == 200
 
 
+def test_a_low_limit_of_descriptors_is_raised_as_far_as_may_be(ready):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 500))
+
+    command = Command(ready, "--server", preexec_fn=limited)
+    command.ask()
+    soft, hard = resource.prlimit(command.server, resource.RLIMIT_NOFILE)
+    assert soft > awsvault.MAX_CONNECTIONS
+    assert hard == 500
+    assert resource.prlimit(command.process.pid, resource.RLIMIT_NOFILE) == (40, 500)
+
+
 def spawn(script, stdin=b"", **options):
     world = awsvault.World()
     argv = ["/bin/sh", "-c", script]
@@ -455,6 +467,13 @@ def test_a_session_comes_first_and_a_role_from_it(ready, fake_aws):
     assert fake_aws.sessions[key].action == "AssumeRole"
     assert Command(ready, "--server", profile="admin").ask()[1]["AccessKeyId"] == key
     assert len(fake_aws.calls) == 2
+
+
+def test_the_role_of_exec_alone_and_a_server_s_do_not_push_each_other_out(ready, fake_aws):
+    for _ in range(2):
+        ready.run("exec", "admin", "--", "true", check=0)
+        ready.run("exec", "--server", "admin", "--", "true", check=0)
+    assert sorted(fake_aws.actions()) == ["AssumeRole", "AssumeRole", "GetSessionToken"]
 
 
 def test_a_profile_without_a_role_is_served_the_session(ready, fake_aws):
@@ -583,10 +602,18 @@ def test_mfa_process_answers_for_a_renewal(by_command, fake_aws, tmp_path):
     assert [call.parameters["TokenCode"] for call in fake_aws.calls] == list(MFA_CODES[:2])
 
 
-def renew(cli, **task):
+def renew(cli, profile="prod", **task):
     """What the process that renews answers."""
-    text = json.dumps({"profile": "prod", "duration": "", "region": "", **task})
-    return cli.run("_renew", input=text, check=0).json()
+    text = json.dumps({"source": None, **task})
+    return cli.run("_renew", profile, input=text, check=0).json()
+
+
+@pytest.mark.parametrize("line", [["_serve", "1"], ["_keep", "1"], ["_renew", "prod"]])
+@pytest.mark.parametrize("text", ["{}", "no object", ""])
+def test_what_only_awsvault_starts_says_so(line, text, ready):
+    result = ready.run(*line, input=text)
+    assert result.code == 2
+    assert "awsvault itself starts this command" in result.err
 
 
 def test_a_session_made_in_another_terminal_is_adopted(by_command, fake_aws):

@@ -19,7 +19,7 @@ from awsvault import Credentials, Secret, ServerMode
 HOUR = 3600
 TOKEN = "dummy-token-for-tests-0123456789"
 LINUX = os.path.isdir("/proc/self")
-REMAKE = {"profile": "admin", "duration": "", "region": ""}
+REMAKE = {"source": None}
 ROLE = "arn:aws:iam::111111111111:role/other"
 
 
@@ -96,7 +96,7 @@ class Served:
             profile="admin", region="eu-west-1", token=Secret(TOKEN), hosts=(self.host,), life=life,
             current=credentials(world, left) if left else None, source=made,
             links=({"role_arn": "arn:aws:iam::111111111111:role/admin"},) if links else (),
-            role={"seconds": HOUR}, remake=REMAKE,
+            role={"seconds": HOUR},
             renewer=("renew",),
         )  # fmt: skip
         strict = self.state.command if self.mode.strict_peer else None
@@ -578,6 +578,43 @@ def test_a_client_that_goes_away_while_it_waits_is_forgotten(make, world):
     assert served.container()[0] == 200
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["answered in time", "not in time"])
+def test_a_client_that_says_nothing_more_gets_its_answer(make, world, late):
+    served = make(left=0, lazy=True, metadata=False).start()
+    with served.connect() as sock:
+        sock.sendall(served.head(Authorization=TOKEN).encode())
+        sock.shutdown(socket.SHUT_WR)
+        assert world.started.wait(20)
+        served.ask("/nothing")  # by now the server has seen the end too
+        if late:
+            world.advance(awsvault.CONTAINER_WAIT + 0.1)
+            served.ask("/nothing")
+        else:
+            world.reply(fetched(world, HOUR))
+        assert read_answer(sock)[0] == (503 if late else 200)
+        assert sock.recv(1) == b""
+
+
+def test_others_flood_cuts_no_kept_connection(served, monkeypatch):
+    if served.server.peers is None:
+        pytest.skip("only Linux tells who asks")
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(served.connect())
+        assert served.container(sock=kept)[0] == 200
+        theirs = set()
+        allows = served.server.peers.allows
+        monkeypatch.setattr(
+            served.server.peers, "allows", lambda peer: peer not in theirs and allows(peer)
+        )
+        for _ in range(awsvault.MAX_CONNECTIONS * 2):
+            client = stack.enter_context(socket.socket())
+            client.bind(("127.0.0.1", 0))
+            theirs.add(client.getsockname())
+            client.connect(served.address)
+        assert served.container(sock=kept)[0] == 200
+        assert len(served.server.connections) <= awsvault.MAX_CONNECTIONS // 2 + 1
+
+
 # ======================================================================
 # Who asks
 # ======================================================================
@@ -833,7 +870,7 @@ def test_a_source_session_that_aws_does_not_know_any_more_is_not_used_again(make
     served.hear()
     world.advance(61)
     served.house()
-    assert world.tasks[1]["profile"] == "admin"
+    assert world.tasks[1]["source"] is None
 
 
 def test_a_profile_without_a_role_is_served_the_session_itself(make, world):
@@ -975,7 +1012,7 @@ def test_roles_are_bounded(make, world):
 
 def test_state_survives_the_pipe(make):
     state = make().state
-    again = awsvault.ServerState.from_json(state.to_json().reveal())
+    again = awsvault.ServerState.from_members(json.loads(state.to_json().reveal()))
     assert again == state
     assert "dummy/secret" not in repr(state)
 
