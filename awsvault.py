@@ -5744,7 +5744,7 @@ class ServerState(Value):
     links: tuple[dict[str, Any], ...]
     role: dict[str, Any]
     renewer: tuple[str, ...]
-    files: tuple[str, ...] = ()
+    folder: str = ""
     has_board: bool = False
 
     def to_json(self) -> Secret:
@@ -5765,7 +5765,7 @@ class ServerState(Value):
         members["token"] = Secret(members["token"])
         for name in ("current", "source"):
             members[name] = members_credentials(members[name])
-        for name in ("hosts", "links", "renewer", "files"):
+        for name in ("hosts", "links", "renewer"):
             members[name] = tuple(members[name])
         return cls(**members)
 
@@ -6246,7 +6246,7 @@ class CredentialServer:
         finally:
             for renewal in self.renewals.values():
                 self.world.end_child(renewal.pid)
-            self.world.remove_leftovers(self.state.files)
+            self.world.remove_run_folder(self.state.folder)
 
     def step(self, *, polling: bool = False) -> None:
         """Wait for the next thing to do, and do it."""
@@ -7372,44 +7372,48 @@ def outranks(key: str) -> bool:
     return key in OUTRANKING_KEYS or key.startswith("sso_")
 
 
-class ServerEnvironment(Value):
-    """A command's environment in the modes that put nothing secret into it.
-
-    ``files`` are to be removed when the command has ended, in this order; ``notes`` are for the
-    person.
-    """
+class ChildEnvironment(Value):
+    """A command's environment; ``folder`` is to be removed when the command has ended, ``notes``
+    are for the person."""
 
     environ: dict[str, str]
-    files: tuple[str, ...]
+    folder: str = ""
     notes: tuple[str, ...] = ()
 
 
-def server_environment(
+def private_environment(
     world: World,
     config: ConfigFile,
-    environ: Mapping[str, str],
-    target: ProfileConfig,
+    targets: Sequence[ProfileConfig],
     served: Mapping[str, str],
-) -> ServerEnvironment:
-    """Make the environment of a command whose SDKs shall ask a server, and the files it names.
+    memory: bytes = b"",
+) -> ChildEnvironment:
+    """Make the environment of a command whose SDKs shall ask a server, or start this program for
+    each of some profiles, of which the first is also [default]; and the files that it names.
 
     ``served`` are the variables that point to the server: the container endpoint's, instance
-    metadata's, or both.
+    metadata's, or both. Without one, ``memory`` is what this program needs to know: remember().
     """
-    region = target.endpoint.region
-    variables = {
-        **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
-        **({} if METADATA_ENDPOINT in served else {"AWS_EC2_METADATA_DISABLED": "true"}),
-        **without_proxy(environ, served.values()),
-        **served,
-        "AWS_VAULT": target.name,
-    }
+    environ, region = world.environ, targets[0].endpoint.region if len(targets) == 1 else ""
     folder = world.make_run_folder()
     try:
-        private = private_files(world, config, environ, {"default": {}}, folder)
-        return check_environment(
-            world, private.replace(environ={**private.environ, **variables}), served
-        )
+        given: dict[str, dict[str, str]] = {"default": {}}
+        if memory:
+            settings_file = os.path.join(folder, SETTINGS_FILE)
+            world.write_new(settings_file, memory)
+            given = _process_settings(world, settings_file, targets)
+        private = private_files(world, config, given, folder)
+        variables = {
+            **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
+            **({} if METADATA_ENDPOINT in served else {"AWS_EC2_METADATA_DISABLED": "true"}),
+            **without_proxy(environ, served.values()),
+            **served,
+            "AWS_VAULT": targets[0].name,
+        }
+        child = private.replace(environ={**private.environ, **variables})
+        process = given["default"].get("credential_process", "")
+        check_environment(world, child.environ, served, process)
+        return child
     except BaseException:
         world.remove_run_folder(folder)
         raise
@@ -7429,10 +7433,9 @@ def without_proxy(environ: Mapping[str, str], urls: Iterable[str]) -> dict[str, 
 def private_files(
     world: World,
     config: ConfigFile,
-    environ: Mapping[str, str],
     profiles: Mapping[str, Mapping[str, str]],
     folder: str,
-) -> ServerEnvironment:
+) -> ChildEnvironment:
     """Write the private config file: the person's, with what is given to ``profiles``.
 
     A credentials file that has one of these profiles too would win, so the command gets an empty
@@ -7441,7 +7444,7 @@ def private_files(
     config_file, empty_file = (os.path.join(folder, name) for name in ("config", "credentials"))
     text = private_config(config.text, profiles)
     files = {config_file: text.encode("utf-8", "surrogateescape")}
-    variables, notes = {"AWS_CONFIG_FILE": config_file}, []
+    variables, notes, environ = {"AWS_CONFIG_FILE": config_file}, [], world.environ
     shared = environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
     path = credentials_path(world, environ)
     clash = profile_in_credentials(world, path, profiles)
@@ -7456,7 +7459,7 @@ def private_files(
         world.write_new(name, data)
     dropped = (*REMOVED_WITH_SERVER, *(() if shared else ("AWS_SHARED_CREDENTIALS_FILE",)))
     kept = {name: value for name, value in scrubbed(environ).items() if name not in dropped}
-    return ServerEnvironment({**kept, **variables}, (*files, folder), tuple(notes))
+    return ChildEnvironment({**kept, **variables}, folder, tuple(notes))
 
 
 def credentials_path(world: World, environ: Mapping[str, str]) -> str:
@@ -7588,16 +7591,15 @@ BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
 
 
 def check_environment(
-    world: World, child: ServerEnvironment, served: Mapping[str, str], process: str = ""
-) -> ServerEnvironment:
-    """Return the environment if SDKs that start in it end at us; else AwsVaultError says why.
+    world: World, environ: Mapping[str, str], served: Mapping[str, str], process: str = ""
+) -> None:
+    """Refuse an environment (AwsVaultError) unless SDKs that start in it end at us.
 
     ``process`` is our own credential_process, where there is no server.
     """
-    found = next(outranking(world, child.environ, served, process), None)
+    found = next(outranking(world, environ, served, process), None)
     if found:
         raise AwsVaultError(f"{found[0]} would be used instead of awsvault's credentials", found[1])
-    return child
 
 
 def outranking(
@@ -7692,38 +7694,6 @@ def check_process_name(name: str) -> None:
 
 
 SETTINGS_FILE = "awsvault.json"
-
-
-def process_environment(
-    world: World,
-    config: ConfigFile,
-    environ: Mapping[str, str],
-    targets: Sequence[ProfileConfig],
-    memory: bytes,
-) -> ServerEnvironment:
-    """Make the environment of a command whose SDKs start this program for each of some profiles.
-
-    The first one is also [default]. ``memory`` is what the program needs to know then: remember().
-    """
-    folder = world.make_run_folder()
-    settings_file = os.path.join(folder, SETTINGS_FILE)
-    try:
-        given = _process_settings(world, settings_file, targets)
-        world.write_new(settings_file, memory)
-        private = private_files(world, config, environ, given, folder)
-        region = targets[0].endpoint.region if len(targets) == 1 else ""
-        variables = {
-            **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_VAULT": targets[0].name,
-        }
-        child = private.replace(
-            environ={**private.environ, **variables}, files=(settings_file, *private.files)
-        )
-        return check_environment(world, child, {}, given["default"]["credential_process"])
-    except BaseException:
-        world.remove_run_folder(folder)
-        raise
 
 
 def _process_settings(
@@ -8336,23 +8306,26 @@ def exec_command(
     if process:
         flags = {"duration": duration, "no_session": no_session, "region": region}
         child = prepare_processes(app, profile, process, flags, token, least)
-        become(app, child, path, words)
-    target = app.resolve(app.known_profile(profile), duration, region)
-    if mode:
-        environ = serve_command(app, target, mode, token, least)
     else:
-        credentials = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
-        environ = child_environment(world.environ, target.name, credentials, target.endpoint.region)
+        target = app.resolve(app.known_profile(profile), duration, region)
+        if mode:
+            child = serve_command(app, target, mode, token, least)
+        else:
+            found = app.retrieve(target, no_session=no_session, mfa_token=token, least=least)
+            region = target.endpoint.region
+            child = ChildEnvironment(child_environment(world.environ, target.name, found, region))
+    for note in child.notes:
+        world.say_once(note)
     if (
         not command
         and world.is_terminal(1)
         and world.environ.get("AWS_VAULT_DISABLE_HELP_MESSAGE") != "1"
     ):
         world.say(
-            f"started {printable(words[0])} with credentials of {printable(target.name)!r}; "
-            "exit leaves it"
+            f"started {printable(words[0])} with credentials of "
+            f"{printable(child.environ['AWS_VAULT'])!r}; exit leaves it"
         )
-    world.replace_process(path, words, environ)
+    world.replace_process(path, words, child.environ)
 
 
 def refuse_together(flags: Mapping[str, bool], why: str) -> None:
@@ -8371,7 +8344,7 @@ def prepare_processes(
     flags: Mapping[str, Any],
     token: Secret | None,
     least: datetime.timedelta | None,
-) -> ServerEnvironment:
+) -> ChildEnvironment:
     """Get each profile's credentials once, and leave to the command what it gets them anew with."""
     world = app.world
     check_process_names(profile, process, world.environ)
@@ -8388,12 +8361,12 @@ def prepare_processes(
     refuse_unrenewable(app, first)
     memory = remember(app.config, world.environ, world.working_folder(), app.remembered_flags())
     kept = {name: export_json(name, one, "") for name, one in first.items() if one.expiration}
-    child = process_environment(world, app.config, world.environ, targets, memory)
+    child = private_environment(world, app.config, targets, {}, memory)
     try:
         say_end(app, first.values())
-        start_keeper(world, child.files[-1], kept)
+        start_keeper(world, child.folder, kept)
     except BaseException:
-        world.remove_run_folder(child.files[-1])
+        world.remove_run_folder(child.folder)
         raise
     return child
 
@@ -8438,13 +8411,6 @@ def say_end(app: App, credentials: Iterable[Credentials]) -> None:
             f"note: the vault's passphrase is not given to the command, so its credentials end "
             f"{format_time(min(ends))}; --file-passphrase-command would renew them"
         )
-
-
-def become(app: App, child: ServerEnvironment, path: str, words: Sequence[str]) -> NoReturn:
-    """Say what there is to say, and replace this process by the command."""
-    for note in child.notes:
-        app.world.say_once(note)
-    app.world.replace_process(path, words, child.environ)
 
 
 class ProcessAnswer:
@@ -8565,7 +8531,7 @@ def serve_command(
     mode: ServerMode,
     mfa_token: Secret | None,
     least: datetime.timedelta | None = None,
-) -> dict[str, str]:
+) -> ChildEnvironment:
     """Start the server for the command that this process becomes, and return the command's
     environment.
 
@@ -8592,9 +8558,7 @@ def serve_command(
     port = ServerPort()
     token = Secret(b64url(world.random(30)))
     served = server_variables(mode, port.number, token)
-    made = server_environment(world, app.config, world.environ, target, served)
-    for note in made.notes:
-        world.say_once(note)
+    child = private_environment(world, app.config, [target], served)
     state = ServerState(
         mode=mode, command=world.life(), profile=target.name, region=target.endpoint.region,
         token=token, hosts=server_hosts(mode, port.number),
@@ -8603,17 +8567,18 @@ def serve_command(
         renewer=(
             *world.self_command(), RENEW_COMMAND, *app.remembered_flags(), "--", target.name
         ),
-        files=made.files,
+        folder=child.folder,
     )  # fmt: skip
     try:
         start_server(world, state, port)
     except BaseException:
-        world.remove_leftovers(made.files)
+        world.remove_run_folder(child.folder)
         raise
     if mode.link_local:
         join_proxy(world, port.number, any_user=mode.imds_any_user)
-        return {**made.environ, **without_proxy(made.environ, [f"http://{LINK_LOCAL}/"])}
-    return made.environ
+        unproxied = without_proxy(child.environ, [f"http://{LINK_LOCAL}/"])
+        return child.replace(environ={**child.environ, **unproxied})
+    return child
 
 
 def first_credentials(

@@ -377,13 +377,13 @@ def test_the_keeper_knows_no_more_than_it_hands_out(prod, fake_aws):
     process = prod.popen("exec", "--process", "prod", "--", *python(script, "a-word"))
     process.stdout.readline()
     keeper = server_of(process.pid, "_keep")
+    assert int(status_of(keeper)["VmRSS"].split()[0]) < 25_000
     memory = memory_of(keeper)
     (session,) = fake_aws.sessions.values()
     assert session.secret.encode() in memory, "the test does not see the memory it looks into"
     for text in (PASSPHRASE, SECRET, "a-word"):
         assert text.encode() not in memory
         assert text.encode() not in Path(f"/proc/{keeper}/environ").read_bytes()
-    assert int(status_of(keeper)["VmRSS"].split()[0]) < 25_000
     process.communicate("\n", timeout=60)
     assert gone(keeper)
 

@@ -71,9 +71,7 @@ def make(world, served, config="", region="", **environ):
         file.write(config)
     world.environ.update(environ)
     target = awsvault.ProfileConfig("prod", awsvault.Endpoint(region))
-    return awsvault.server_environment(
-        world, awsvault.load_config(world), world.environ, target, served
-    )
+    return awsvault.private_environment(world, awsvault.load_config(world), [target], served)
 
 
 def resolve(monkeypatch, environ, profile=None):
@@ -353,18 +351,19 @@ def test_no_region_means_no_region(world, served):
 # -- files and the proof -------------------------------------------------------------------
 
 
-def test_the_files_are_private_and_all_named(world, served):
+def test_the_files_are_private_and_go_with_their_folder(world, served):
     credentials_file(world, f"[default]\n{HOSTILE['keys']}")
     old = os.umask(0)
     try:
         child = make(world, served, "[default]\nregion = x\n")
     finally:
         os.umask(old)
-    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in child.files]
+    files = [os.path.join(child.folder, name) for name in os.listdir(child.folder)]
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in [*files, child.folder]]
     assert modes == [0o600, 0o600, 0o700]
-    world.remove_leftovers(child.files)
-    world.remove_leftovers(child.files)
-    assert os.listdir(os.path.dirname(child.files[-1])) == []
+    world.remove_run_folder(child.folder)
+    world.remove_run_folder(child.folder)
+    assert os.listdir(os.path.dirname(child.folder)) == []
 
 
 def test_without_a_home_of_its_own_the_files_are_elsewhere(world, served, tmp_path, monkeypatch):
@@ -373,7 +372,7 @@ def test_without_a_home_of_its_own_the_files_are_elsewhere(world, served, tmp_pa
         world, "_lock_folder_candidates", lambda: iter(["/dev/null/locks", str(elsewhere)])
     )
     child = make(world, served)
-    assert child.files[-1].startswith(f"{elsewhere}/run/")
+    assert child.folder.startswith(f"{elsewhere}/run/")
 
 
 def test_keys_of_old_sdks_are_refused_and_nothing_is_left(world, served, monkeypatch):
