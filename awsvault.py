@@ -847,7 +847,7 @@ class World:
         self._lock_folder: str | None = None
         self._locking_possible = True
         self._queue: object = None
-        self._session_bus: str | None = None
+        self._session_bus: str | KeystoreError | None = None
 
     # -- what is said ---------------------------------------------------
 
@@ -1253,7 +1253,13 @@ class World:
         """
         if self._session_bus is None:
             self._session_bus = self._find_session_bus()
+        if isinstance(self._session_bus, KeystoreError):
+            raise self._session_bus
         return self._session_bus
+
+    def give_up_session_bus(self, error: KeystoreError) -> None:
+        """Let every later use of the bus fail at once, as one did after a long wait."""
+        self._session_bus = error
 
     def _find_session_bus(self) -> str:
         own = f"/run/user/{self.uid()}"
@@ -2357,6 +2363,10 @@ class FileKeystore(Keystore):
             if (jwe := self._peek(key)) and jwe.iterations < self.iterations
         )
 
+    def has_items(self) -> bool:
+        """Tell whether there is any item, also one that the passphrase does not open."""
+        return any(self._peek(key) for key in self.keys())
+
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
@@ -2563,7 +2573,7 @@ class NameIndex:
         text = go_json({"version": 1, "names": dict(sorted(names.items()))})
         try:
             write_own_file(self.world, self._path(), text)
-        except (AwsVaultError, OSError) as error:
+        except AwsVaultError as error:
             self.world.debug(f"the names of the keystore's items can't be remembered: {error}")
 
     def change(self, name: str, place: str | None) -> None:
@@ -2582,12 +2592,15 @@ class NameIndex:
 
 
 def write_own_file(world: World, path: str, text: str) -> None:
-    """Write a file of ours below ~/.awsvault whole, 0600 (AwsVaultError, OSError)."""
+    """Write a file of ours below ~/.awsvault whole, 0600 (AwsVaultError)."""
     folder = os.path.join(world.own_home(), ".awsvault")
     world.private_folder(folder)
     world.private_folder(os.path.dirname(path))
     scratch = world.private_folder(os.path.join(folder, "tmp"))
-    world.write_atomic(path, text.encode("utf-8", "surrogateescape"), scratch)
+    try:
+        world.write_atomic(path, text.encode("utf-8", "surrogateescape"), scratch)
+    except OSError as error:
+        raise AwsVaultError(f"can't write {printable(path)}: {os_reason(error)}") from None
 
 
 class NativeKeystore(Keystore):
@@ -2806,7 +2819,7 @@ class BusTools:
         """Return the error for what nobody can unlock here."""
         return LockedKeystore(
             f"{what} is locked, and nobody can be asked for its password here",
-            "unlock it on the desktop, then try again",
+            "unlock it on the desktop, or choose another keystore: awsvault backends",
         )
 
     def _fill(self, text: str) -> str:
@@ -2831,7 +2844,9 @@ class BusTools:
             method = "org.freedesktop.DBus.NameHasOwner"
             self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", method, *asked)
         except AwsVaultError:
-            return KeystoreError("the D-Bus session bus does not answer", "log in again")
+            silent = Unanswered("the D-Bus session bus does not answer", "log in again")
+            self.world.give_up_session_bus(silent)
+            return silent
         return Unanswered(
             f"{title} does not answer (waited {timeout:.0f} seconds)",
             "its daemon hangs, or waits for somebody to answer a window on the desktop;"
@@ -2997,22 +3012,23 @@ class SecretService(NativeKeystore):
             return "will ask for the password of a new keyring"
         if not self._is_locked(home):
             return ""
-        if not self.world.can_show():
-            raise self._locked(home)
-        return "locked"
+        if self.world.can_show():
+            return "locked"
+        locked = self._locked(home)
+        if home.own or self._search_paths(home, "application", "awsvault"):
+            raise locked
+        raise KeystoreError(locked.message, locked.hint)  # and has nothing of ours
 
     def _load(self, key: str) -> Item:
         found = self._search(key)
-        place = (self.index.read() or {}).get(key, "")
-        row = self._pick(found, place)
-        if row is None:
+        row = self._pick(found, (self.index.read() or {}).get(key, ""))
+        if row is None or row.secret is None:
+            if any(one.secret is None for one in found):
+                home, found = self._home(), []
+                if home and self._is_locked(home):
+                    self._unlock(home)
             place = self._locate(key)
             row = self._pick_surely(found or self._search(key), place)
-        if row.secret is None:
-            home = self._home()
-            if home and self._is_locked(home):
-                self._unlock(home)
-            row = self._pick_surely(self._search(key), place)
         if row.secret is None:
             raise self._locked(None)
         return unwrap_item(key, row.secret.reveal())
@@ -3427,8 +3443,7 @@ class Keychain(NativeKeystore):
         return f"keychain:{self.path}"
 
     def probe(self) -> str:
-        if not self.world.has_program("security"):
-            raise self._missing_tool()
+        self._check_tool()
         if not os.path.isdir(os.path.dirname(self.path)):
             raise KeystoreError(
                 f"{printable(os.path.dirname(self.path))} does not exist: this is no Mac",
@@ -3460,10 +3475,15 @@ class Keychain(NativeKeystore):
         self._run("delete-generic-password", *self._item(key))
 
     def _list(self) -> dict[str, str]:
+        self._check_tool()
         if not os.path.exists(self.path):
             return {}
         output = self._run("dump-keychain", self.path).reveal()
         return dict.fromkeys(parse_keychain_dump(output, KEYCHAIN_SERVICE), "")
+
+    def _check_tool(self) -> None:
+        if not self.world.has_program("security"):
+            raise self._missing_tool()
 
     def _check_file(self, key: str) -> None:
         # `security` would look into the other keychains instead.
@@ -3634,6 +3654,13 @@ PASS_LOCKED = (
     r"No pinentry|Inappropriate ioctl|cannot open .*tty|no tty|Screen or window too small"
     r"|pinentry.*(not found|error)|No agent running|failed to read passphrase"
 )
+PASS_DAMAGED = (
+    r"no valid OpenPGP data|decrypt_message failed|[Ii]nvalid packet|pending bytes|CRC error"
+    r"|[Uu]nexpected (end|EOF)|mdc_packet|message was not integrity protected"
+    r"|failed to (read|parse) header|failed to decrypt and authenticate"
+)
+# What lies there is not listed.
+PASS_FOLDERS = (".git", ".extensions")
 PASS_FAILURES = (
     (r"[Cc]ancell?ed", "the passphrase was not given", "try again"),
     (r"Bad passphrase|Bad PIN", "wrong passphrase", "try again"),
@@ -3643,7 +3670,7 @@ PASS_FAILURES = (
         "check that the key this store was made for is here: gpg --list-secret-keys",
     ),
     (
-        r"You must run|No public key|no valid (OpenPGP|recipient)|unusable public key|skipped:",
+        r"You must run|No public key|no valid recipient|unusable public key|skipped:",
         "the password store has no key that it can encrypt to",
         "{init_hint}",
     ),
@@ -3673,24 +3700,31 @@ class Pass(Keystore):
         return f"{self.name}:{os.path.realpath(self.folder)}:{self.prefix}"
 
     def probe(self) -> str:
+        self._check_store()
         if not self.world.has_program(self.command):
             raise self._missing()
-        if self.kind.init_file and not os.path.exists(
-            os.path.join(self.folder, self.kind.init_file)
-        ):
-            raise KeystoreError(
-                f"there is no password store in {printable(self.folder)}", self.kind.init_hint
-            )
-        if not os.path.isdir(self.folder):
-            raise KeystoreError(
-                f"there is no password store in {printable(self.folder)}", self.kind.init_hint
-            )
+        places = (self.folder, os.path.join(self.folder, self.prefix))
+        if not any(os.path.exists(os.path.join(place, self.kind.init_file)) for place in places):
+            raise self._no_store()
         return ""
+
+    def _check_store(self) -> None:
+        # Else one that is not mounted, say, would look empty.
+        if not os.path.isdir(self.folder):
+            has_tool = self.world.has_program(self.command)
+            raise self._no_store() if has_tool else self._missing()
+
+    def _no_store(self) -> KeystoreError:
+        return KeystoreError(
+            f"there is no password store in {printable(self.folder)}", self.kind.init_hint
+        )
 
     def refuse_name(self, key: str) -> str:
         parts = self._entry_of(key).split("/")
         if not key or any(part in ("", ".", "..") for part in parts):
             return "its path would be another entry's"
+        if key.partition("/")[0] in PASS_FOLDERS:
+            return "that folder is the password store's own"
         if not self.prefix and key.startswith("-"):
             return f"{self.name} would take it for an option"
         if any(len(os.fsencode(part + self.kind.suffix)) > MAX_FILE_NAME_BYTES for part in parts):
@@ -3698,14 +3732,22 @@ class Pass(Keystore):
         return super().refuse_name(key)
 
     def get(self, key: str) -> Item:
+        import re
+
         self._check_entry(key)
-        result = self._run("show", self._entry_of(key))
-        return unwrap_item(key, result.output.stripped().reveal())
+        result = self._call("show", self._entry_of(key))
+        if result.status != 0 and re.search(PASS_DAMAGED, result.errors):
+            raise DamagedItem(
+                f"stored item {printable(key)!r} is damaged: {last_line(result.errors)}",
+                f"restore {printable(self._path(key))} from a backup, or remove it",
+            )
+        return unwrap_item(key, self._succeeded(result).output.stripped().reveal())
 
     def set(self, item: Item) -> None:
         reason = self.refuse_name(item.key)
         if reason:
             raise KeystoreError(f"{self.name} can't keep {printable(item.key)!r}: {reason}")
+        self._check_store()
         text = Secret(wrap_item(item))
         self._run("insert", "-m", "-f", self._entry_of(item.key), stdin=text)
 
@@ -3716,12 +3758,12 @@ class Pass(Keystore):
     def keys(self) -> list[str]:
         import re
 
+        self._check_store()
         root, suffix = os.path.join(self.folder, self.prefix), self.kind.suffix
         names = [
-            name[: -len(suffix)]
-            for name in self.world.list_tree(root)
-            if name.endswith(suffix) and name.partition("/")[0] not in (".git", ".extensions")
+            name[: -len(suffix)] for name in self.world.list_tree(root) if name.endswith(suffix)
         ]
+        names = [name for name in names if name.partition("/")[0] not in PASS_FOLDERS]
         # The two slashes of an SSO token's URL are one in a path.
         return [re.sub(rf"^({TOKEN_PREFIX}https?:/)(?=[^/])", r"\1/", name) for name in names]
 
@@ -3732,11 +3774,22 @@ class Pass(Keystore):
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _check_entry(self, key: str) -> None:
-        path = os.path.join(self.folder, self._entry_of(key) + self.kind.suffix)
-        if self.refuse_name(key) or not os.path.exists(path):
+        self._check_store()
+        if self.refuse_name(key) or not os.path.exists(self._path(key)):
             raise not_stored(key)
 
-    def _run(self, *arguments: str, stdin: Secret | None = None) -> ToolResult:
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, self._entry_of(key) + self.kind.suffix)
+
+    def _run(self, *arguments: str, stdin: Secret | None = None) -> None:
+        self._succeeded(self._call(*arguments, stdin=stdin))
+
+    def _succeeded(self, result: ToolResult) -> ToolResult:
+        if result.status != 0:
+            raise self._explain(result)
+        return result
+
+    def _call(self, *arguments: str, stdin: Secret | None = None) -> ToolResult:
         person = self.world.can_ask() or self.world.can_show()
         timeout = PROMPT_WAIT_SECONDS if person else TOOL_WAIT_SECONDS
         environ = {**TOOL_ENVIRONMENT, self.kind.folder_variable: self.folder}
@@ -3745,7 +3798,7 @@ class Pass(Keystore):
             environ["GPG_TTY"] = terminal
         argv = [self.command, *arguments]
         try:
-            result = self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
+            return self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
         except ToolMissing:
             raise self._missing() from None
         except ToolTimeout:
@@ -3753,9 +3806,6 @@ class Pass(Keystore):
                 f"{self.name} did not end within {timeout:.0f} seconds",
                 "it may wait for a passphrase, or for a hardware key to be touched",
             ) from None
-        if result.status != 0:
-            raise self._explain(result)
-        return result
 
     def _explain(self, result: ToolResult) -> KeystoreError:
         import re
@@ -3810,7 +3860,7 @@ class StoreSettings(Value):
     pass_prefix: str = ""
 
 
-def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
+def open_file_keystore(world: World, settings: StoreSettings) -> FileKeystore:
     """Return the encrypted-file keystore; nothing is touched yet."""
     if settings.file_dir == StoreSettings.file_dir:
         world.own_home()
@@ -3818,6 +3868,14 @@ def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
     return FileKeystore(
         world, world.expand(settings.file_dir).rstrip("/") or "/", passphrase, settings.iterations
     )
+
+
+def file_vault_has_items(world: World, settings: StoreSettings) -> bool:
+    """Tell whether anything in the file vault's folder is an item."""
+    try:
+        return open_file_keystore(world, settings).has_items()
+    except AwsVaultError:
+        return False
 
 
 def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
@@ -3849,32 +3907,45 @@ class Choice(Value):
     new: bool = False
 
 
-def choose_backend(world: World, settings: StoreSettings, named: str) -> Choice:
+class Probe(Value):
+    """What a keystore says of itself: in what state it can be used, or why it can't."""
+
+    state: str = ""
+    refusal: AwsVaultError | None = None
+
+
+def probe_backend(world: World, settings: StoreSettings, name: str) -> Probe:
+    """Find out whether a keystore can be used; nobody is asked."""
+    try:
+        return Probe(BACKENDS[name](world, settings).probe())
+    except AwsVaultError as error:
+        world.debug(f"{name}: {error.message}")
+        return Probe(refusal=error)
+
+
+def choose_backend(
+    world: World, settings: StoreSettings, named: str, probe: Callable[[str], Probe]
+) -> Choice:
     """Decide which keystore is used: the one named, the one remembered, or the first usable one.
 
-    Nothing is remembered here, and nobody is asked. KeystoreError if the memory can't be read.
+    Nothing is remembered here, and nobody is asked. KeystoreError if the memory can't be read, or
+    if one that may hold the person's keys is locked or does not answer: another, empty one would
+    look as if they were gone.
     """
     if named:
         return Choice(named, "named by --backend or AWS_VAULT_BACKEND")
     remembered = remembered_backend(world)
     if remembered:
         return Choice(remembered, "remembered in ~/.awsvault/state.json")
-    if world.list_folder(world.expand(settings.file_dir)):
+    if file_vault_has_items(world, settings):
         return Choice("file", "the file vault has items")
     for name in BACKENDS:
-        if name not in NOT_AUTOMATIC and not refuse_backend(world, settings, name):
+        refusal = None if name in NOT_AUTOMATIC else probe(name).refusal
+        if isinstance(refusal, (LockedKeystore, Unanswered)):
+            raise refusal
+        if name not in NOT_AUTOMATIC and refusal is None:
             return Choice(name, "the first that can be used here", new=True)
     return Choice("file", "no other can be used here", new=True)
-
-
-def refuse_backend(world: World, settings: StoreSettings, name: str) -> AwsVaultError | None:
-    """Return why a keystore can't be used, or None."""
-    try:
-        BACKENDS[name](world, settings).probe()
-    except AwsVaultError as error:
-        world.debug(f"{name}: {error.message}")
-        return error
-    return None
 
 
 STATE_HINT = "awsvault backends --use NAME sets it anew"
@@ -3902,7 +3973,7 @@ def remembered_backend(world: World) -> str:
 
 
 def remember_backend(world: World, name: str) -> None:
-    """Have every later run use a keystore (AwsVaultError, OSError if that can't be written)."""
+    """Have every later run use a keystore (AwsVaultError if that can't be written)."""
     write_own_file(world, state_path(world), go_json({"version": 1, "backend": name}) + "\n")
 
 
@@ -7880,12 +7951,13 @@ class App:
     def vault(self) -> Vault:
         """The vault in the chosen keystore."""
         if self._vault is None:
-            choice = choose_backend(self.world, self.options.store, self.options.backend)
+            world, store = self.world, self.options.store
+            choice = choose_backend(
+                world, store, self.options.backend, lambda name: probe_backend(world, store, name)
+            )
             if choice.new:
                 self._remember(choice)
-            self._vault = Vault(
-                BACKENDS[choice.backend](self.world, self.options.store), self.world
-            )
+            self._vault = Vault(BACKENDS[choice.backend](world, store), world)
         return self._vault
 
     def _remember(self, choice: Choice) -> None:
@@ -7894,7 +7966,7 @@ class App:
         )
         try:
             remember_backend(self.world, choice.backend)
-        except (AwsVaultError, OSError) as error:
+        except AwsVaultError as error:
             self.world.debug(f"the choice can't be remembered: {error}")
 
     def known_profile(self, name: str) -> str:
@@ -8802,19 +8874,22 @@ def backends_command(app: App, *, use: str) -> int:
     """Show which keystores can be used and what is in them, or choose one for every later run."""
     world, settings = app.world, app.options.store
     if use:
-        refusal = refuse_backend(world, settings, use)
+        refusal = probe_backend(world, settings, use).refusal
         if refusal:
             world.say(f"warning: {use} can't be used now: {refusal.message}")
         remember_backend(world, use)
         world.out(f"{use} is used from now on\n")
+        if app.options.backend not in ("", use):
+            world.say(f"note: --backend or AWS_VAULT_BACKEND names {app.options.backend}, and wins")
         return 0
+    probes = {name: probe_backend(world, settings, name) for name in BACKENDS}
     try:
-        choice = choose_backend(world, settings, app.options.backend)
+        choice = choose_backend(world, settings, app.options.backend, probes.__getitem__)
     except KeystoreError as error:
         choice = Choice("", "")
         world.say(f"warning: {error.message}")
     rows = [("Keystore", "Usable", "Stored", "Chosen")]
-    rows += [_backend_row(world, settings, name, choice) for name in BACKENDS]
+    rows += [_backend_row(world, settings, name, probes[name], choice) for name in BACKENDS]
     widths = [max(map(len, column)) + 2 for column in zip(*rows)]
     for row in rows:
         line = "".join(cell.ljust(width) for cell, width in zip(row, widths))
@@ -8823,19 +8898,17 @@ def backends_command(app: App, *, use: str) -> int:
 
 
 def _backend_row(
-    world: World, settings: StoreSettings, name: str, choice: Choice
+    world: World, settings: StoreSettings, name: str, probe: Probe, choice: Choice
 ) -> tuple[str, str, str, str]:
     chosen = choice.why if name == choice.backend else ""
-    stored = "-"
+    stored, refusal = "-", probe.refusal
     try:
-        keystore = BACKENDS[name](world, settings)
-        state = keystore.probe()
-        usable = f"yes ({state})" if state else "yes"
-        if not state:  # else listing could ask somebody
-            stored = _count_items(Vault(keystore, world))
+        if not (probe.state or refusal):  # else listing could ask somebody
+            stored = _count_items(Vault(BACKENDS[name](world, settings), world))
     except AwsVaultError as error:
-        usable = f"no: {error.message}"
-    return name, usable, stored, chosen
+        refusal = error
+    usable = f"yes ({probe.state})" if probe.state else "yes"
+    return name, f"no: {refusal.message}" if refusal else usable, stored, chosen
 
 
 def _count_items(vault: Vault) -> str:
