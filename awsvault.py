@@ -70,6 +70,7 @@ MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
 MAX_SHARED_TEXT = 1000
+MAX_CHAIN = 200
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
 BUS_WAIT_SECONDS = 1.8
@@ -424,6 +425,8 @@ def check_profile_name(name: str) -> None:
         reason = "it has a control character"
     elif name in (".", ".."):
         reason = "it names a folder"
+    elif len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
+        reason = "the AWS config file would drop its quotes"
     elif not is_credential_name(name):
         reason = "aws-vault would take it for a session or a token, and delete it"
     if reason:
@@ -563,11 +566,6 @@ def _sha256() -> Callable[[bytes], Any]:
     from hashlib import sha256
 
     return sha256
-
-
-def mask(access_key_id: str) -> str:
-    """Show the last four characters of a key id."""
-    return f"{'*' * 16}{printable(access_key_id[-4:])}"
 
 
 # ======================================================================
@@ -3852,7 +3850,7 @@ class StoreSettings(Value):
     passphrase_command: str = ""
     iterations: int = DEFAULT_ITERATIONS
     keychain: str = "aws-vault"
-    collection: str = "awsvault"
+    secret_service_collection: str = "awsvault"
     kwallet: str = "aws-vault"
     kwallet_folder: str = "aws-vault"
     pass_dir: str = ""
@@ -3888,7 +3886,9 @@ def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
 # A backend is one class above and one row here, in the order in which the first usable is taken.
 BACKENDS: dict[str, Callable[[World, StoreSettings], Keystore]] = {
     "keychain": lambda world, settings: Keychain(world, settings.keychain),
-    "secret-service": lambda world, settings: SecretService(world, settings.collection),
+    "secret-service": lambda world, settings: SecretService(
+        world, settings.secret_service_collection
+    ),
     "kwallet": lambda world, settings: KWalletKeystore(
         world, settings.kwallet, settings.kwallet_folder
     ),
@@ -4001,10 +4001,17 @@ class Vault:
     def __init__(self, keystore: Keystore, world: World) -> None:
         self.keystore = keystore
         self.world = world
+        self._names: list[str] | None = None
+
+    def names(self) -> list[str]:
+        """Return the names of all items, listed once unless something is written here."""
+        if self._names is None:
+            self._names = self.keystore.keys()
+        return self._names
 
     def profiles(self) -> list[str]:
         """Return the names under which long-lived keys are stored."""
-        return [key for key in self.keystore.keys() if is_credential_name(key)]
+        return [key for key in self.names() if is_credential_name(key)]
 
     def known_profiles(self) -> list[str]:
         """Return what ``profiles`` does as far as it is remembered, which can be stale; only where
@@ -4014,11 +4021,11 @@ class Vault:
 
     def tokens(self) -> list[str]:
         """Return the names of stored SSO tokens."""
-        return [key for key in self.keystore.keys() if key.startswith(TOKEN_PREFIX)]
+        return [key for key in self.names() if key.startswith(TOKEN_PREFIX)]
 
     def sessions(self) -> list[SessionKey]:
         """Return the names of all sessions, expired ones too."""
-        return [session for key in self.keystore.keys() if (session := SessionKey.parse(key))]
+        return [session for key in self.names() if (session := SessionKey.parse(key))]
 
     def credentials(self, profile: str) -> Credentials:
         """Return a profile's long-lived keys; ItemNotFound, or DamagedItem if the item holds no
@@ -4055,7 +4062,16 @@ class Vault:
             "CanExpire": False,
             "Expires": "0001-01-01T00:00:00Z",
         }
-        self.keystore.set(Item(profile, Secret(go_json(data)), f"aws-vault ({profile})"))
+        self._set(Item(profile, Secret(go_json(data)), f"aws-vault ({profile})"))
+
+    def delete_credentials(self, profile: str) -> None:
+        """Remove a profile's long-lived keys; ItemNotFound if there are none."""
+        self._names = None
+        self.keystore.delete(profile)
+
+    def _set(self, item: Item) -> None:
+        self._names = None
+        self.keystore.set(item)
 
     def refuse_profile(self, profile: str) -> None:
         """Refuse a name that can't be stored (UsageError)."""
@@ -4149,7 +4165,7 @@ class Vault:
         label = (
             f"aws-vault session for {slot.profile} (expires {format_time(credentials.expiration)})"
         )
-        self.keystore.set(
+        self._set(
             Item(str(session), Secret(go_json(data)), label, "aws-vault session", trusted=True)
         )
         now = self.world.now().timestamp()
@@ -4177,7 +4193,7 @@ class Vault:
     def delete_where(self, doomed: Callable[[str], bool]) -> int:
         """Remove the items whose names are ``doomed``; return how many. Somebody else's removal is
         no error."""
-        removed = 0
+        removed, self._names = 0, None
         for key in filter(doomed, self.keystore.keys()):
             try:
                 self.keystore.delete(key)
@@ -4377,7 +4393,7 @@ class Setting(Value):
 
     ``env``: variables that beat the file, for the profile asked for only if ``active_only``.
     ``inherited``: other profiles have it from [default]. ``trusted``: only a file that nobody else
-    can have written may set it.
+    can have written may set it. ``form``: a pattern that AWS takes, and what any other text is.
     """
 
     name: str
@@ -4386,53 +4402,72 @@ class Setting(Value):
     inherited: bool = False
     trusted: bool = False
     flag: str = ""
+    form: tuple[str, str] = ("", "")
 
     def says_something(self, text: str) -> bool:
         """Tell whether a text is a value: an empty one, or no time at all, is unset."""
         return bool(text) and not (self.flag == DURATION_FLAG and is_zero_duration(text))
 
+    def read(self, text: str) -> str:
+        """Return a text that AWS takes; ValueError otherwise."""
+        import re
+
+        pattern, otherwise = self.form
+        if pattern and not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(otherwise)
+        return text
+
 
 DURATION_FLAG = "--duration"
+# What AWS says of names (STS API Reference, AssumeRole): a wrong one shall cost no MFA code.
+NAME_FORM = (r"[\w+=,.@-]{2,64}", "not 2 to 64 letters, digits or + = , . @ - _")
+SERIAL_FORM = (r"[\w+=/:,.@-]{9,256}", "no serial number or ARN of an MFA device")
+ROLE_FORM = (r"arn:[\w-]+:iam::\d{12}:role/[!-~]{1,1000}", "no ARN of a role")
+EXTERNAL_ID_FORM = (r"[\w+=,.@:/-]{2,1224}", "not 2 to 1224 letters, digits or + = , . @ : / - _")
+REGION_FORM = (r"[A-Za-z0-9-]{1,63}", "no name of a region")
+REGIONAL_FORM = ("legacy|regional", "neither legacy nor regional")
 
 
+# fmt: off
 SETTINGS = {
     row.name: row
     for row in (
-        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True, flag="--region"),
-        Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True),
+        Setting(
+            "region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True, flag="--region",
+            form=REGION_FORM,
+        ),
+        Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True, form=SERIAL_FORM),
         Setting("mfa_process", inherited=True, trusted=True),
         Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True, flag=DURATION_FLAG),
         Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True, flag=DURATION_FLAG),
         Setting(
-            "chained_session_ttl",
-            ("AWS_CHAINED_SESSION_TOKEN_TTL",),
-            inherited=True,
+            "chained_session_ttl", ("AWS_CHAINED_SESSION_TOKEN_TTL",), inherited=True,
             flag=DURATION_FLAG,
         ),
         Setting(
-            "endpoint_url",
-            ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
-            inherited=True,
+            "endpoint_url", ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"), inherited=True,
             trusted=True,
         ),
         Setting("services", inherited=True, trusted=True),
         Setting(
-            "ignore_configured_endpoint_urls",
-            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",),
+            "ignore_configured_endpoint_urls", ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",),
             inherited=True,
         ),
-        Setting("sts_regional_endpoints", ("AWS_STS_REGIONAL_ENDPOINTS",), inherited=True),
+        Setting(
+            "sts_regional_endpoints", ("AWS_STS_REGIONAL_ENDPOINTS",), inherited=True,
+            form=REGIONAL_FORM,
+        ),
         Setting("use_fips_endpoint", ("AWS_USE_FIPS_ENDPOINT",), inherited=True),
         Setting("use_dualstack_endpoint", ("AWS_USE_DUALSTACK_ENDPOINT",), inherited=True),
         Setting("ca_bundle", ("AWS_CA_BUNDLE",), inherited=True, trusted=True),
         Setting("retry_mode", ("AWS_RETRY_MODE",), inherited=True),
         Setting("max_attempts", ("AWS_MAX_ATTEMPTS",), inherited=True),
-        Setting("role_arn", ("AWS_ROLE_ARN",), active_only=True),
-        Setting("role_session_name", ("AWS_ROLE_SESSION_NAME",), active_only=True),
+        Setting("role_arn", ("AWS_ROLE_ARN",), active_only=True, form=ROLE_FORM),
+        Setting("role_session_name", ("AWS_ROLE_SESSION_NAME",), active_only=True, form=NAME_FORM),
         Setting("session_tags", ("AWS_SESSION_TAGS",), active_only=True),
         Setting("transitive_session_tags", ("AWS_TRANSITIVE_TAGS",), active_only=True),
-        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True),
-        Setting("external_id"),
+        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True, form=NAME_FORM),
+        Setting("external_id", form=EXTERNAL_ID_FORM),
         Setting("source_profile"),
         Setting("credential_process", trusted=True),
         Setting("web_identity_token_file", trusted=True),
@@ -4441,10 +4476,19 @@ SETTINGS = {
         Setting("sso_start_url"),
     )
 }
+# fmt: on
 # What of a profile makes another session when a flag or a variable, not the file, says it.
 VARIANT_SETTINGS = (
-    "mfa_serial", "duration_seconds", "session_ttl", "chained_session_ttl", "endpoint_url",
-    "role_arn", "role_session_name", "session_tags", "transitive_session_tags", "source_identity",
+    "mfa_serial",
+    "duration_seconds",
+    "session_ttl",
+    "chained_session_ttl",
+    "endpoint_url",
+    "role_arn",
+    "role_session_name",
+    "session_tags",
+    "transitive_session_tags",
+    "source_identity",
 )  # fmt: skip
 
 
@@ -4578,8 +4622,8 @@ class Lookup:
         yield from self.layers
 
     def text(self, name: str) -> str:
-        """Return a setting's text, or an empty one."""
-        return self.find(name)[0]
+        """Return a setting's text, or an empty one; ConfigError for one that AWS would refuse."""
+        return self.parsed(name, SETTINGS[name].read, "")
 
     def parsed(self, name: str, parse: Callable[[str], V2], default: V2) -> V2:
         """Return a setting's parsed value; a bad one is a ConfigError that names where it
@@ -4607,7 +4651,7 @@ class Lookup:
         return tuple(
             (name, text)
             for name in VARIANT_SETTINGS
-            if (text := self.text(name)) != self.find(name, file_only=True)[0]
+            if (text := self.find(name)[0]) != self.find(name, file_only=True)[0]
         )
 
 
@@ -4729,20 +4773,17 @@ def load_profile(
     flags: Mapping[str, str],
     environ: Mapping[str, str],
     stored: Sequence[str],
+    path: tuple[str, ...] = (),
 ) -> ProfileConfig:
     """Resolve a profile and its sources. ConfigError for a bad value, a circle, or a source that is
-    nowhere."""
-    return _resolve_profile(config, name, flags, environ, stored, [])
+    nowhere.
 
-
-def _resolve_profile(
-    config: ConfigFile,
-    name: str,
-    flags: Mapping[str, str],
-    environ: Mapping[str, str],
-    stored: Sequence[str],
-    path: list[str],
-) -> ProfileConfig:
+    ``path`` are the profiles whose source it is.
+    """
+    if len(path) > MAX_CHAIN:
+        raise ConfigError(
+            f"{printable(config.path)}: source_profile goes over more than {MAX_CHAIN} profiles"
+        )
     if name in path:
         circle = " -> ".join(map(printable, [*path[path.index(name) :], name]))
         raise ConfigError(f"{printable(config.path)}: source_profile goes in a circle: {circle}")
@@ -4756,7 +4797,7 @@ def _resolve_profile(
                 "vault",
                 closest(source_name, {*config.profile_names(), *stored}),
             )
-        source = _resolve_profile(config, source_name, flags, environ, stored, [*path, name])
+        source = load_profile(config, source_name, flags, environ, stored, (*path, name))
     return _profile(lookup, source)
 
 
@@ -4967,27 +5008,22 @@ SKEW_CODES = (
 )
 MIN_SKEW_SECONDS = 120.0
 
+ENDED_SESSION_MEANS = (
+    "the session that signed the request has ended",
+    "awsvault clear, then try again",
+)
 # AWS's word for a refusal -> what it means, and what helps.
 REFUSALS = {
     "InvalidClientTokenId": (
-        (
-            "AWS does not know the access key: it was deleted or made inactive, or belongs to "
-            "another partition"
-        ),
+        "AWS does not know the access key: it is deleted, inactive, or another partition's",
         "store a valid key with awsvault add",
     ),
     "SignatureDoesNotMatch": (
         "the secret key does not belong to the access key",
         "store the pair again with awsvault add",
     ),
-    "ExpiredToken": (
-        "the session that signed the request has ended",
-        "awsvault clear, then try again",
-    ),
-    "ExpiredTokenException": (
-        "the session that signed the request has ended",
-        "awsvault clear, then try again",
-    ),
+    "ExpiredToken": ENDED_SESSION_MEANS,
+    "ExpiredTokenException": ENDED_SESSION_MEANS,
     "AccessDenied": (
         "",
         "the policies of both sides must allow it, and may ask for MFA (mfa_serial)",
@@ -4996,11 +5032,23 @@ REFUSALS = {
     "ValidationError": ("", "look at role_arn, duration_seconds and the names in the profile"),
     "Throttling": ("AWS is asked too often", "try again later"),
 }
-MFA_REFUSED = "MultiFactorAuthentication failed"
-MFA_REFUSED_HINT = (
-    "a code works once: wait for the next one, and check mfa_serial and the clock of the device"
+# What AWS's message says -> what the refusal means then, whatever its code.
+REFUSED_BECAUSE = (
+    (
+        "MultiFactorAuthentication failed",
+        "the MFA code was refused",
+        "a code works once: wait for the next one; check mfa_serial and the device's clock",
+    ),
+    (
+        "scoped to a valid region",
+        "there is no such region",
+        "check --region, AWS_REGION and region",
+    ),
+    ("Signature expired", "this machine's clock is behind AWS's", "set the clock"),
+    ("Signature not yet current", "this machine's clock is ahead of AWS's", "set the clock"),
 )
 
+CHECK_NETWORK = "check the network, the proxy and the region"
 # botocore's exception -> what could not be done, and what helps.
 NETWORK_FAILURES = {
     "ProxyConnectionError": (
@@ -5011,15 +5059,13 @@ NETWORK_FAILURES = {
         "the server's certificate can't be verified",
         "check the CA bundle (AWS_CA_BUNDLE, ca_bundle) and the clock",
     ),
-    "EndpointConnectionError": (
-        "AWS can't be reached",
-        "check the network, the proxy and the region",
-    ),
-    "ConnectTimeoutError": (
-        "AWS can't be reached in time",
-        "check the network, the proxy and the region",
-    ),
+    "EndpointConnectionError": ("AWS can't be reached", CHECK_NETWORK),
+    "ConnectTimeoutError": ("AWS can't be reached in time", CHECK_NETWORK),
     "ReadTimeoutError": ("AWS did not answer in time", "try again"),
+    "HTTPClientError": (
+        "the request could not be sent",
+        "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+    ),
     "ConnectionClosedError": ("the connection was closed before an answer", "try again"),
 }
 
@@ -5076,7 +5122,6 @@ class Sts:
         time.
         """
         self.world.load_library("botocore")
-        _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
             from botocore.parsers import ResponseParserError
@@ -5213,7 +5258,8 @@ def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
     )
 
 
-def _check_ca_bundle(endpoint: Endpoint) -> None:
+def check_ca_bundle(endpoint: Endpoint) -> None:
+    """Refuse a CA bundle that can't be read (AwsError): no MFA code shall be spent first."""
     if endpoint.ca_bundle and not os.access(endpoint.ca_bundle, os.R_OK):
         raise AwsError(
             f"CA bundle {printable(endpoint.ca_bundle)} can't be read",
@@ -5234,9 +5280,10 @@ def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
     code, text = str(error.get("Code", "")), str(error.get("Message", ""))
     if not code or code.isdigit():
         return not_aws(operation, f" (HTTP status {code})" if code else "")
-    meaning, hint = REFUSALS.get(code, ("", ""))
-    if code == "AccessDenied" and MFA_REFUSED in text:
-        meaning, hint = "the MFA code was refused", MFA_REFUSED_HINT
+    meaning, hint = next(
+        ((meaning, hint) for words, meaning, hint in REFUSED_BECAUSE if words in text),
+        REFUSALS.get(code, ("", "")),
+    )
     quoted = printable(f"{code}: {text}" if text else code)
     return AwsError(
         f"{operation}: {meaning} ({quoted})" if meaning else f"{operation}: {quoted}", hint, code
@@ -5383,6 +5430,7 @@ class SessionProvider(Provider):
         return tools.vault.find_session(self.slot, fingerprint, datetime.timedelta())
 
     def _make(self, tools: Tools, fingerprint: str) -> Credentials:
+        check_ca_bundle(self.endpoint)
         source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
@@ -8179,12 +8227,12 @@ def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
     keys = _keys_from_environment(world) if env else _keys_from_person(world)
     mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
     app.vault.store_credentials(profile, keys)
-    world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
     removed = app.vault.delete_sessions(app.dependents(profile))
-    if removed:
-        world.out(f"Deleted {removed} existing sessions\n")
     if new_section:
         _append_section(app, profile, mfa_serial)
+    world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
+    if removed:
+        world.out(f"Deleted {removed} existing sessions\n")
     return 0
 
 
@@ -8193,29 +8241,36 @@ def _keys_from_environment(world: World) -> Credentials:
     for name in names:
         if not world.environ.get(name):
             raise UsageError(f"--env: {name} is not set", f"export {' and '.join(names)}")
-    return Credentials(world.environ[names[0]].strip(), Secret(world.environ[names[1]]).stripped())
+    return _checked_keys(*(Secret(world.environ[name]) for name in names))
 
 
 def _keys_from_person(world: World) -> Credentials:
     instead = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give --env"
-    key_id = world.ask("Access key ID", instead=instead).stripped().reveal()
-    if not key_id or any(character <= " " or is_control(character) for character in key_id):
-        raise UsageError("an access key ID is a word without blanks", "try again")
-    secret = world.ask("Secret access key", hidden=True, instead=instead).stripped()
-    if not secret:
-        raise UsageError("the secret access key is empty", "try again")
-    return Credentials(key_id, secret)
+    key_id = _checked_word("an access key ID", world.ask("Access key ID", instead=instead))
+    return _checked_keys(key_id, world.ask("Secret access key", hidden=True, instead=instead))
+
+
+def _checked_keys(key_id: Secret, secret: Secret) -> Credentials:
+    words = ("an access key ID", key_id), ("a secret access key", secret)
+    key_id, secret = (_checked_word(what, text) for what, text in words)
+    return Credentials(key_id.reveal(), secret)
+
+
+def _checked_word(what: str, text: Secret) -> Secret:
+    """Return a text without white space around it; UsageError if it is not one word."""
+    word = text.stripped()
+    if not word or any(byte <= 32 or byte == 127 for byte in word.reveal_bytes()):
+        raise UsageError(f"{what} is one word without blanks", "try again")
+    return word
 
 
 def _mfa_serial_from_person(world: World) -> str:
-    answer = (
-        world.ask("ARN of the MFA device (empty if there is none)", instead="give --env")
-        .stripped()
-        .reveal()
-    )
-    if any(character <= " " or is_control(character) for character in answer):
-        raise UsageError("the ARN of an MFA device is one word", "try again")
-    return answer
+    question = "ARN of the MFA device (empty if there is none)"
+    answer = world.ask(question, instead="give --env").stripped().reveal()
+    try:
+        return answer and SETTINGS["mfa_serial"].read(answer)
+    except ValueError as error:
+        raise UsageError(f"{printable(answer)!r} is {error}", "try again") from None
 
 
 def _append_section(app: App, profile: str, mfa_serial: str) -> None:
@@ -8244,6 +8299,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
 
 
 LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "===========", "========"))
+LIST_WIDTH = 25  # as aws-vault's, by Go's tabwriter: its columns are so wide at least
 
 
 def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool) -> int:
@@ -8258,7 +8314,8 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
     elif sessions:
         names = [label for _, label in labels]
     else:
-        world.out(format_table(_list_rows(app.config.profile_names(), stored, labels)))
+        rows = [*LIST_HEADER, *_list_rows(app.config.profile_names(), stored, labels)]
+        world.out(format_table(rows, LIST_WIDTH))
         weak = app.vault.keystore.weak_items()
         if weak:
             world.say(
@@ -8302,11 +8359,10 @@ def _list_rows(
             yield "-", "-", label
 
 
-def format_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Write three padded columns as aws-vault does (Go's tabwriter: 25 wide at least, padding of
-    2)."""
-    cells = [tuple(map(printable, row)) for row in [*LIST_HEADER, *rows]]
-    widths = [max(25, *(len(row[column]) + 2 for row in cells)) for column in range(3)]
+def format_table(rows: Iterable[Sequence[str]], least: int = 0) -> str:
+    """Write rows with columns padded by two, and ``least`` characters wide at least."""
+    cells = [list(map(printable, row)) for row in rows]
+    widths = [max(least, *(len(cell) + 2 for cell in column)) for column in zip(*cells)]
     return "".join(
         "".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
     )
@@ -8855,9 +8911,9 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
         if answer not in ("y", "yes"):
             return 0
     dependents = app.dependents(profile)
-    app.vault.keystore.delete(profile)
-    world.out("Deleted credentials.\n")
+    app.vault.delete_credentials(profile)
     removed = app.vault.delete_sessions(dependents)
+    world.out("Deleted credentials.\n")
     if removed:
         world.out(f"Deleted {removed} sessions.\n")
     return 0
@@ -8890,10 +8946,7 @@ def backends_command(app: App, *, use: str) -> int:
         world.say(f"warning: {error.message}")
     rows = [("Keystore", "Usable", "Stored", "Chosen")]
     rows += [_backend_row(world, settings, name, probes[name], choice) for name in BACKENDS]
-    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
-    for row in rows:
-        line = "".join(cell.ljust(width) for cell, width in zip(row, widths))
-        world.out(line.rstrip() + "\n")
+    world.out(format_table(rows))
     return 0
 
 
@@ -8904,18 +8957,12 @@ def _backend_row(
     stored, refusal = "-", probe.refusal
     try:
         if not (probe.state or refusal):  # else listing could ask somebody
-            stored = _count_items(Vault(BACKENDS[name](world, settings), world))
+            vault = Vault(BACKENDS[name](world, settings), world)
+            stored = f"{len(vault.profiles())} credentials, {len(vault.sessions())} sessions"
     except AwsVaultError as error:
         refusal = error
     usable = f"yes ({probe.state})" if probe.state else "yes"
     return name, f"no: {refusal.message}" if refusal else usable, stored, chosen
-
-
-def _count_items(vault: Vault) -> str:
-    names = vault.keystore.keys()
-    credentials = sum(map(is_credential_name, names))
-    sessions = sum(1 for name in names if SessionKey.parse(name))
-    return f"{credentials} credentials, {sessions} sessions"
 
 
 def version_command(app: App, *, json: bool, verify: bool) -> int:
@@ -9025,7 +9072,7 @@ GLOBAL_OPTIONS = (
         ("--secret-service-collection",),
         "keyring of the Secret Service",
         "AWS_VAULT_SECRET_SERVICE_COLLECTION_NAME",
-        default=StoreSettings.collection,
+        default=StoreSettings.secret_service_collection,
     ),
     Option(
         ("--kwallet",), "name of KDE's wallet", "AWS_VAULT_KWALLET", default=StoreSettings.kwallet
@@ -9136,6 +9183,7 @@ class ParsedLine(Value):
     command: Command | None
     flags: tuple[str, ...]
     words: tuple[str, ...]
+    before_marker: int = 0  # how many of the words stand before the --
     help: bool = False
 
 
@@ -9162,22 +9210,24 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
     asked_help = False
     while tokens:
         token = tokens.pop(0)
+        is_flag = token.startswith("-") and token != "-"
+        if is_flag:
+            _refuse_late_flag(command, words, token, end == len(argv))
         if token in ("--help", "-h"):
             asked_help = True
-        elif token.startswith("-") and token != "-":
-            _refuse_late_flag(command, words, token, end == len(argv))
+        elif is_flag:
             flags += _flag_with_value(
                 token, tokens, (*GLOBAL_OPTIONS, *(command.options if command else ()))
             )
         elif command is not None:
             words.append(token)
         elif token == "help":
-            named = [word for word in tokens if word != "help"]
+            named = [word for word in tokens if word != "help" and not word.startswith("-")]
             command, asked_help = find_command(named[0]) if named else None, True
             tokens = []
         else:
             command = find_command(token)
-    return ParsedLine(command, tuple(flags), tuple(words + literal), asked_help)
+    return ParsedLine(command, tuple(flags), tuple(words + literal), len(words), asked_help)
 
 
 def _refuse_late_flag(
@@ -9203,7 +9253,10 @@ def _flag_with_value(token: str, rest: list[str], options: Iterable[Option]) -> 
         return [f"{token}={rest.pop(0)}"] if token in valued and rest else [token]
     for position, letter in enumerate(token[1:], 1):
         if f"-{letter}" in valued:
-            return [token + rest.pop(0)] if position == len(token) - 1 and rest else [token]
+            if position == len(token) - 1 and rest:
+                value = rest.pop(0)
+                return [token + value] if value else [token, value]
+            return [token]
     return [token]
 
 
@@ -9359,17 +9412,10 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
     if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
         _close_unread(world, environ[by_fd])
     return StoreSettings(
-        values["file_dir"],
-        passphrase,
-        command,
-        _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
-        keychain=values["keychain"],
-        collection=values["secret_service_collection"],
-        kwallet=values["kwallet"],
-        kwallet_folder=values["kwallet_folder"],
-        pass_dir=values["pass_dir"],
-        pass_cmd=values["pass_cmd"],
-        pass_prefix=values["pass_prefix"],
+        passphrase=passphrase,
+        passphrase_command=command,
+        iterations=_iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
+        **{name: value for name, value in values.items() if name in StoreSettings._fields},
     )
 
 
@@ -9455,8 +9501,7 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.command is None:
         raise UsageError("no command is named", "awsvault help")
     own = {option.dest: values[option.dest] for option in line.command.options}
-    before_marker = len(cut_line(argv[: argv.index("--")] if "--" in argv else argv).words)
-    words = check_words(line.command, line.words, before_marker)
+    words = check_words(line.command, line.words, line.before_marker)
     world.guard_memory()
     flags = repeated_flags(GLOBAL_OPTIONS, values)
     app = App(world, Options(values["backend"], values["prompt"], settings, flags))
