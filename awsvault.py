@@ -3293,19 +3293,26 @@ class KWalletKeystore(NativeKeystore):
     def _store(self, item: Item) -> str:
         text = Secret(wrap_item(item))
         handle = self._handle(create=True)
-        # kwallet-query makes no entry and changes no stream. The old item goes only when the new
-        # one is whole, under a name of its own.
-        name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
-        self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
-        self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
-        self._query(f"--write-password={name}", stdin=text)
-        self._check_written(handle, name, text)
-        if self._on_entry("entryType", handle, item.key):
-            self._on_entry("removeEntry", handle, item.key)
-        self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
-        self._check_written(handle, item.key, text)
+        kind = self._on_entry("entryType", handle, item.key)
+        if kind == KWALLET_PASSWORD:
+            self._write(handle, item.key, text)
+        else:
+            # kwallet-query makes no entry and changes no stream: a new one is made whole under a
+            # name of its own, before a stream of aws-vault's goes.
+            name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
+            self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
+            self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
+            self._write(handle, name, text)
+            if kind:
+                self._on_entry("removeEntry", handle, item.key)
+            self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
+            self._check_written(handle, item.key, text)
         self._sync(handle)
         return ""
+
+    def _write(self, handle: int | None, name: str, text: Secret) -> None:
+        self._query(f"--write-password={name}", stdin=text)
+        self._check_written(handle, name, text)
 
     def _check_written(self, handle: int | None, name: str, text: Secret) -> None:
         if Secret(self._on_entry("readPassword", handle, name)) != text:
