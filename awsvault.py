@@ -402,6 +402,8 @@ class SessionKey(Value):
 def is_old_session(name: str) -> bool:
     """Tell whether a name is one of aws-vault's older session forms, which its newer versions
     delete."""
+    if "session" not in name:
+        return False  # without three patterns, which are to be compiled at each start
     import re
 
     return bool(
@@ -1473,10 +1475,10 @@ class World:
         """Become the command: same process id, its own signals and exit status. AwsVaultError 126
         or 127."""
         import resource
-        import signal
 
         # Python ignores these two; a command that inherits that never ends when its reader goes
-        # away.
+        # away. By the built-in module: signal's enumerations take a millisecond of every start.
+        signal = __import__("_signal")
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         if self.core_limit is not None:
@@ -9275,6 +9277,9 @@ def help_hint(command: Command | None) -> str:
 def make_parser(command: Command | None) -> argparse.ArgumentParser:
     """Build the parser of one subcommand's flags and the global ones."""
     import argparse
+
+    # Our messages are English, and to look for a translation takes a millisecond of every start.
+    argparse._ = str  # type: ignore[attr-defined]
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
