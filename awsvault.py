@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         def verify(self) -> list[str]: ...
         def sha256(self) -> str: ...
 
-    V = TypeVar("V", bound="Value")
+    T = TypeVar("T")
 else:
 
     def dataclass_transform(**_options):
@@ -4634,7 +4634,7 @@ class Lookup:
         """Return a setting's text, or an empty one; ConfigError for one that AWS would refuse."""
         return self.parsed(name, SETTINGS[name].read, "")
 
-    def parsed(self, name: str, parse: Callable[[str], V2], default: V2) -> V2:
+    def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """Return a setting's parsed value; a bad one is a ConfigError that names where it
         stands."""
         text, where = self.find(name)
@@ -4662,10 +4662,6 @@ class Lookup:
             for name in VARIANT_SETTINGS
             if (text := self.find(name)[0]) != self.find(name, file_only=True)[0]
         )
-
-
-if TYPE_CHECKING:
-    V2 = TypeVar("V2")
 
 
 def parse_bool(text: str) -> bool:
@@ -8057,7 +8053,7 @@ class App:
             lambda stored: load_profile(self.config, profile, flags, self.world.environ, stored)
         )
 
-    def _by_names(self, decide: Callable[[list[str]], V2]) -> V2:
+    def _by_names(self, decide: Callable[[list[str]], T]) -> T:
         """Decide by the remembered names of stored keys; if that fails, by those that are there."""
         known = self.vault.known_profiles()
         try:
@@ -8095,11 +8091,11 @@ class App:
     def carry_out(
         self,
         target: ProfileConfig,
-        act: Callable[[Provider], V2],
+        act: Callable[[Provider], T],
         *,
         no_session: bool = False,
         early: bool = False,
-    ) -> V2:
+    ) -> T:
         """Decide on a chain and act on it; on another one if a remembered name turns out to be
         gone."""
         provider = self.planned(target, no_session=no_session, early=early).provider
