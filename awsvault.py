@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         def verify(self) -> list[str]: ...
         def sha256(self) -> str: ...
 
-    V = TypeVar("V", bound="Value")
+    T = TypeVar("T")
 else:
 
     def dataclass_transform(**_options):
@@ -70,6 +70,7 @@ MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
 MAX_SHARED_TEXT = 1000
+MAX_CHAIN = 200
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
 BUS_WAIT_SECONDS = 1.8
@@ -401,6 +402,8 @@ class SessionKey(Value):
 def is_old_session(name: str) -> bool:
     """Tell whether a name is one of aws-vault's older session forms, which its newer versions
     delete."""
+    if "session" not in name:
+        return False  # without three patterns, which are to be compiled at each start
     import re
 
     return bool(
@@ -424,6 +427,8 @@ def check_profile_name(name: str) -> None:
         reason = "it has a control character"
     elif name in (".", ".."):
         reason = "it names a folder"
+    elif len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
+        reason = "the AWS config file would drop its quotes"
     elif not is_credential_name(name):
         reason = "aws-vault would take it for a session or a token, and delete it"
     if reason:
@@ -563,11 +568,6 @@ def _sha256() -> Callable[[bytes], Any]:
     from hashlib import sha256
 
     return sha256
-
-
-def mask(access_key_id: str) -> str:
-    """Show the last four characters of a key id."""
-    return f"{'*' * 16}{printable(access_key_id[-4:])}"
 
 
 # ======================================================================
@@ -847,7 +847,7 @@ class World:
         self._lock_folder: str | None = None
         self._locking_possible = True
         self._queue: object = None
-        self._session_bus: str | None = None
+        self._session_bus: str | KeystoreError | None = None
 
     # -- what is said ---------------------------------------------------
 
@@ -1253,7 +1253,13 @@ class World:
         """
         if self._session_bus is None:
             self._session_bus = self._find_session_bus()
+        if isinstance(self._session_bus, KeystoreError):
+            raise self._session_bus
         return self._session_bus
+
+    def give_up_session_bus(self, error: KeystoreError) -> None:
+        """Let every later use of the bus fail at once, as one did after a long wait."""
+        self._session_bus = error
 
     def _find_session_bus(self) -> str:
         own = f"/run/user/{self.uid()}"
@@ -1469,10 +1475,10 @@ class World:
         """Become the command: same process id, its own signals and exit status. AwsVaultError 126
         or 127."""
         import resource
-        import signal
 
         # Python ignores these two; a command that inherits that never ends when its reader goes
-        # away.
+        # away. By the built-in module: signal's enumerations take a millisecond of every start.
+        signal = __import__("_signal")
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         if self.core_limit is not None:
@@ -2366,6 +2372,10 @@ class FileKeystore(Keystore):
             if (jwe := self._peek(key)) and jwe.iterations < self.iterations
         )
 
+    def has_items(self) -> bool:
+        """Tell whether there is any item, also one that the passphrase does not open."""
+        return any(self._peek(key) for key in self.keys())
+
     # -- keys ----------------------------------------------------------------
 
     def _kek(self, jwe: Jwe) -> bytes:
@@ -2572,7 +2582,7 @@ class NameIndex:
         text = go_json({"version": 1, "names": dict(sorted(names.items()))})
         try:
             write_own_file(self.world, self._path(), text)
-        except (AwsVaultError, OSError) as error:
+        except AwsVaultError as error:
             self.world.debug(f"the names of the keystore's items can't be remembered: {error}")
 
     def change(self, name: str, place: str | None) -> None:
@@ -2591,12 +2601,15 @@ class NameIndex:
 
 
 def write_own_file(world: World, path: str, text: str) -> None:
-    """Write a file of ours below ~/.awsvault whole, 0600 (AwsVaultError, OSError)."""
+    """Write a file of ours below ~/.awsvault whole, 0600 (AwsVaultError)."""
     folder = os.path.join(world.own_home(), ".awsvault")
     world.private_folder(folder)
     world.private_folder(os.path.dirname(path))
     scratch = world.private_folder(os.path.join(folder, "tmp"))
-    world.write_atomic(path, text.encode("utf-8", "surrogateescape"), scratch)
+    try:
+        world.write_atomic(path, text.encode("utf-8", "surrogateescape"), scratch)
+    except OSError as error:
+        raise AwsVaultError(f"can't write {printable(path)}: {os_reason(error)}") from None
 
 
 class NativeKeystore(Keystore):
@@ -2815,7 +2828,7 @@ class BusTools:
         """Return the error for what nobody can unlock here."""
         return LockedKeystore(
             f"{what} is locked, and nobody can be asked for its password here",
-            "unlock it on the desktop, then try again",
+            "unlock it on the desktop, or choose another keystore: awsvault backends",
         )
 
     def _fill(self, text: str) -> str:
@@ -2840,7 +2853,9 @@ class BusTools:
             method = "org.freedesktop.DBus.NameHasOwner"
             self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", method, *asked)
         except AwsVaultError:
-            return KeystoreError("the D-Bus session bus does not answer", "log in again")
+            silent = Unanswered("the D-Bus session bus does not answer", "log in again")
+            self.world.give_up_session_bus(silent)
+            return silent
         return Unanswered(
             f"{title} does not answer (waited {timeout:.0f} seconds)",
             "its daemon hangs, or waits for somebody to answer a window on the desktop;"
@@ -3006,22 +3021,23 @@ class SecretService(NativeKeystore):
             return "will ask for the password of a new keyring"
         if not self._is_locked(home):
             return ""
-        if not self.world.can_show():
-            raise self._locked(home)
-        return "locked"
+        if self.world.can_show():
+            return "locked"
+        locked = self._locked(home)
+        if home.own or self._search_paths(home, "application", "awsvault"):
+            raise locked
+        raise KeystoreError(locked.message, locked.hint)  # and has nothing of ours
 
     def _load(self, key: str) -> Item:
         found = self._search(key)
-        place = (self.index.read() or {}).get(key, "")
-        row = self._pick(found, place)
-        if row is None:
+        row = self._pick(found, (self.index.read() or {}).get(key, ""))
+        if row is None or row.secret is None:
+            if any(one.secret is None for one in found):
+                home, found = self._home(), []
+                if home and self._is_locked(home):
+                    self._unlock(home)
             place = self._locate(key)
             row = self._pick_surely(found or self._search(key), place)
-        if row.secret is None:
-            home = self._home()
-            if home and self._is_locked(home):
-                self._unlock(home)
-            row = self._pick_surely(self._search(key), place)
         if row.secret is None:
             raise self._locked(None)
         return unwrap_item(key, row.secret.reveal())
@@ -3288,19 +3304,26 @@ class KWalletKeystore(NativeKeystore):
     def _store(self, item: Item) -> str:
         text = Secret(wrap_item(item))
         handle = self._handle(create=True)
-        # kwallet-query makes no entry and changes no stream. The old item goes only when the new
-        # one is whole, under a name of its own.
-        name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
-        self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
-        self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
-        self._query(f"--write-password={name}", stdin=text)
-        self._check_written(handle, name, text)
-        if self._on_entry("entryType", handle, item.key):
-            self._on_entry("removeEntry", handle, item.key)
-        self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
-        self._check_written(handle, item.key, text)
+        kind = self._on_entry("entryType", handle, item.key)
+        if kind == KWALLET_PASSWORD:
+            self._write(handle, item.key, text)
+        else:
+            # kwallet-query makes no entry and changes no stream: a new one is made whole under a
+            # name of its own, before a stream of aws-vault's goes.
+            name = f"{TEMPORARY_PREFIX}{digest(item.key)[:16]}"
+            self._call("createFolder", "iss", handle, self.folder, KWALLET_APP)
+            self._call("writePassword", "issss", handle, self.folder, name, "", KWALLET_APP)
+            self._write(handle, name, text)
+            if kind:
+                self._on_entry("removeEntry", handle, item.key)
+            self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
+            self._check_written(handle, item.key, text)
         self._sync(handle)
         return ""
+
+    def _write(self, handle: int | None, name: str, text: Secret) -> None:
+        self._query(f"--write-password={name}", stdin=text)
+        self._check_written(handle, name, text)
 
     def _check_written(self, handle: int | None, name: str, text: Secret) -> None:
         if Secret(self._on_entry("readPassword", handle, name)) != text:
@@ -3436,8 +3459,7 @@ class Keychain(NativeKeystore):
         return f"keychain:{self.path}"
 
     def probe(self) -> str:
-        if not self.world.has_program("security"):
-            raise self._missing_tool()
+        self._check_tool()
         if not os.path.isdir(os.path.dirname(self.path)):
             raise KeystoreError(
                 f"{printable(os.path.dirname(self.path))} does not exist: this is no Mac",
@@ -3469,10 +3491,15 @@ class Keychain(NativeKeystore):
         self._run("delete-generic-password", *self._item(key))
 
     def _list(self) -> dict[str, str]:
+        self._check_tool()
         if not os.path.exists(self.path):
             return {}
         output = self._run("dump-keychain", self.path).reveal()
         return dict.fromkeys(parse_keychain_dump(output, KEYCHAIN_SERVICE), "")
+
+    def _check_tool(self) -> None:
+        if not self.world.has_program("security"):
+            raise self._missing_tool()
 
     def _check_file(self, key: str) -> None:
         # `security` would look into the other keychains instead.
@@ -3643,6 +3670,13 @@ PASS_LOCKED = (
     r"No pinentry|Inappropriate ioctl|cannot open .*tty|no tty|Screen or window too small"
     r"|pinentry.*(not found|error)|No agent running|failed to read passphrase"
 )
+PASS_DAMAGED = (
+    r"no valid OpenPGP data|decrypt_message failed|[Ii]nvalid packet|pending bytes|CRC error"
+    r"|[Uu]nexpected (end|EOF)|mdc_packet|message was not integrity protected"
+    r"|failed to (read|parse) header|failed to decrypt and authenticate"
+)
+# What lies there is not listed.
+PASS_FOLDERS = (".git", ".extensions")
 PASS_FAILURES = (
     (r"[Cc]ancell?ed", "the passphrase was not given", "try again"),
     (r"Bad passphrase|Bad PIN", "wrong passphrase", "try again"),
@@ -3652,7 +3686,7 @@ PASS_FAILURES = (
         "check that the key this store was made for is here: gpg --list-secret-keys",
     ),
     (
-        r"You must run|No public key|no valid (OpenPGP|recipient)|unusable public key|skipped:",
+        r"You must run|No public key|no valid recipient|unusable public key|skipped:",
         "the password store has no key that it can encrypt to",
         "{init_hint}",
     ),
@@ -3682,24 +3716,31 @@ class Pass(Keystore):
         return f"{self.name}:{os.path.realpath(self.folder)}:{self.prefix}"
 
     def probe(self) -> str:
+        self._check_store()
         if not self.world.has_program(self.command):
             raise self._missing()
-        if self.kind.init_file and not os.path.exists(
-            os.path.join(self.folder, self.kind.init_file)
-        ):
-            raise KeystoreError(
-                f"there is no password store in {printable(self.folder)}", self.kind.init_hint
-            )
-        if not os.path.isdir(self.folder):
-            raise KeystoreError(
-                f"there is no password store in {printable(self.folder)}", self.kind.init_hint
-            )
+        places = (self.folder, os.path.join(self.folder, self.prefix))
+        if not any(os.path.exists(os.path.join(place, self.kind.init_file)) for place in places):
+            raise self._no_store()
         return ""
+
+    def _check_store(self) -> None:
+        # Else one that is not mounted, say, would look empty.
+        if not os.path.isdir(self.folder):
+            has_tool = self.world.has_program(self.command)
+            raise self._no_store() if has_tool else self._missing()
+
+    def _no_store(self) -> KeystoreError:
+        return KeystoreError(
+            f"there is no password store in {printable(self.folder)}", self.kind.init_hint
+        )
 
     def refuse_name(self, key: str) -> str:
         parts = self._entry_of(key).split("/")
         if not key or any(part in ("", ".", "..") for part in parts):
             return "its path would be another entry's"
+        if key.partition("/")[0] in PASS_FOLDERS:
+            return "that folder is the password store's own"
         if not self.prefix and key.startswith("-"):
             return f"{self.name} would take it for an option"
         if any(len(os.fsencode(part + self.kind.suffix)) > MAX_FILE_NAME_BYTES for part in parts):
@@ -3707,14 +3748,22 @@ class Pass(Keystore):
         return super().refuse_name(key)
 
     def get(self, key: str) -> Item:
+        import re
+
         self._check_entry(key)
-        result = self._run("show", self._entry_of(key))
-        return unwrap_item(key, result.output.stripped().reveal())
+        result = self._call("show", self._entry_of(key))
+        if result.status != 0 and re.search(PASS_DAMAGED, result.errors):
+            raise DamagedItem(
+                f"stored item {printable(key)!r} is damaged: {last_line(result.errors)}",
+                f"restore {printable(self._path(key))} from a backup, or remove it",
+            )
+        return unwrap_item(key, self._succeeded(result).output.stripped().reveal())
 
     def set(self, item: Item) -> None:
         reason = self.refuse_name(item.key)
         if reason:
             raise KeystoreError(f"{self.name} can't keep {printable(item.key)!r}: {reason}")
+        self._check_store()
         text = Secret(wrap_item(item))
         self._run("insert", "-m", "-f", self._entry_of(item.key), stdin=text)
 
@@ -3725,12 +3774,12 @@ class Pass(Keystore):
     def keys(self) -> list[str]:
         import re
 
+        self._check_store()
         root, suffix = os.path.join(self.folder, self.prefix), self.kind.suffix
         names = [
-            name[: -len(suffix)]
-            for name in self.world.list_tree(root)
-            if name.endswith(suffix) and name.partition("/")[0] not in (".git", ".extensions")
+            name[: -len(suffix)] for name in self.world.list_tree(root) if name.endswith(suffix)
         ]
+        names = [name for name in names if name.partition("/")[0] not in PASS_FOLDERS]
         # The two slashes of an SSO token's URL are one in a path.
         return [re.sub(rf"^({TOKEN_PREFIX}https?:/)(?=[^/])", r"\1/", name) for name in names]
 
@@ -3741,11 +3790,22 @@ class Pass(Keystore):
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _check_entry(self, key: str) -> None:
-        path = os.path.join(self.folder, self._entry_of(key) + self.kind.suffix)
-        if self.refuse_name(key) or not os.path.exists(path):
+        self._check_store()
+        if self.refuse_name(key) or not os.path.exists(self._path(key)):
             raise not_stored(key)
 
-    def _run(self, *arguments: str, stdin: Secret | None = None) -> ToolResult:
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, self._entry_of(key) + self.kind.suffix)
+
+    def _run(self, *arguments: str, stdin: Secret | None = None) -> None:
+        self._succeeded(self._call(*arguments, stdin=stdin))
+
+    def _succeeded(self, result: ToolResult) -> ToolResult:
+        if result.status != 0:
+            raise self._explain(result)
+        return result
+
+    def _call(self, *arguments: str, stdin: Secret | None = None) -> ToolResult:
         person = self.world.can_ask() or self.world.can_show()
         timeout = PROMPT_WAIT_SECONDS if person else TOOL_WAIT_SECONDS
         environ = {**TOOL_ENVIRONMENT, self.kind.folder_variable: self.folder}
@@ -3754,7 +3814,7 @@ class Pass(Keystore):
             environ["GPG_TTY"] = terminal
         argv = [self.command, *arguments]
         try:
-            result = self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
+            return self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
         except ToolMissing:
             raise self._missing() from None
         except ToolTimeout:
@@ -3762,9 +3822,6 @@ class Pass(Keystore):
                 f"{self.name} did not end within {timeout:.0f} seconds",
                 "it may wait for a passphrase, or for a hardware key to be touched",
             ) from None
-        if result.status != 0:
-            raise self._explain(result)
-        return result
 
     def _explain(self, result: ToolResult) -> KeystoreError:
         import re
@@ -3811,7 +3868,7 @@ class StoreSettings(Value):
     passphrase_command: str = ""
     iterations: int = DEFAULT_ITERATIONS
     keychain: str = "aws-vault"
-    collection: str = "awsvault"
+    secret_service_collection: str = "awsvault"
     kwallet: str = "aws-vault"
     kwallet_folder: str = "aws-vault"
     pass_dir: str = ""
@@ -3819,7 +3876,7 @@ class StoreSettings(Value):
     pass_prefix: str = ""
 
 
-def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
+def open_file_keystore(world: World, settings: StoreSettings) -> FileKeystore:
     """Return the encrypted-file keystore; nothing is touched yet."""
     if settings.file_dir == StoreSettings.file_dir:
         world.own_home()
@@ -3827,6 +3884,14 @@ def open_file_keystore(world: World, settings: StoreSettings) -> Keystore:
     return FileKeystore(
         world, world.expand(settings.file_dir).rstrip("/") or "/", passphrase, settings.iterations
     )
+
+
+def file_vault_has_items(world: World, settings: StoreSettings) -> bool:
+    """Tell whether anything in the file vault's folder is an item."""
+    try:
+        return open_file_keystore(world, settings).has_items()
+    except AwsVaultError:
+        return False
 
 
 def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
@@ -3839,7 +3904,9 @@ def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
 # A backend is one class above and one row here, in the order in which the first usable is taken.
 BACKENDS: dict[str, Callable[[World, StoreSettings], Keystore]] = {
     "keychain": lambda world, settings: Keychain(world, settings.keychain),
-    "secret-service": lambda world, settings: SecretService(world, settings.collection),
+    "secret-service": lambda world, settings: SecretService(
+        world, settings.secret_service_collection
+    ),
     "kwallet": lambda world, settings: KWalletKeystore(
         world, settings.kwallet, settings.kwallet_folder
     ),
@@ -3858,32 +3925,45 @@ class Choice(Value):
     new: bool = False
 
 
-def choose_backend(world: World, settings: StoreSettings, named: str) -> Choice:
+class Probe(Value):
+    """What a keystore says of itself: in what state it can be used, or why it can't."""
+
+    state: str = ""
+    refusal: AwsVaultError | None = None
+
+
+def probe_backend(world: World, settings: StoreSettings, name: str) -> Probe:
+    """Find out whether a keystore can be used; nobody is asked."""
+    try:
+        return Probe(BACKENDS[name](world, settings).probe())
+    except AwsVaultError as error:
+        world.debug(f"{name}: {error.message}")
+        return Probe(refusal=error)
+
+
+def choose_backend(
+    world: World, settings: StoreSettings, named: str, probe: Callable[[str], Probe]
+) -> Choice:
     """Decide which keystore is used: the one named, the one remembered, or the first usable one.
 
-    Nothing is remembered here, and nobody is asked. KeystoreError if the memory can't be read.
+    Nothing is remembered here, and nobody is asked. KeystoreError if the memory can't be read, or
+    if one that may hold the person's keys is locked or does not answer: another, empty one would
+    look as if they were gone.
     """
     if named:
         return Choice(named, "named by --backend or AWS_VAULT_BACKEND")
     remembered = remembered_backend(world)
     if remembered:
         return Choice(remembered, "remembered in ~/.awsvault/state.json")
-    if world.list_folder(world.expand(settings.file_dir)):
+    if file_vault_has_items(world, settings):
         return Choice("file", "the file vault has items")
     for name in BACKENDS:
-        if name not in NOT_AUTOMATIC and not refuse_backend(world, settings, name):
+        refusal = None if name in NOT_AUTOMATIC else probe(name).refusal
+        if isinstance(refusal, (LockedKeystore, Unanswered)):
+            raise refusal
+        if name not in NOT_AUTOMATIC and refusal is None:
             return Choice(name, "the first that can be used here", new=True)
     return Choice("file", "no other can be used here", new=True)
-
-
-def refuse_backend(world: World, settings: StoreSettings, name: str) -> AwsVaultError | None:
-    """Return why a keystore can't be used, or None."""
-    try:
-        BACKENDS[name](world, settings).probe()
-    except AwsVaultError as error:
-        world.debug(f"{name}: {error.message}")
-        return error
-    return None
 
 
 STATE_HINT = "awsvault backends --use NAME sets it anew"
@@ -3911,7 +3991,7 @@ def remembered_backend(world: World) -> str:
 
 
 def remember_backend(world: World, name: str) -> None:
-    """Have every later run use a keystore (AwsVaultError, OSError if that can't be written)."""
+    """Have every later run use a keystore (AwsVaultError if that can't be written)."""
     write_own_file(world, state_path(world), go_json({"version": 1, "backend": name}) + "\n")
 
 
@@ -3939,10 +4019,17 @@ class Vault:
     def __init__(self, keystore: Keystore, world: World) -> None:
         self.keystore = keystore
         self.world = world
+        self._names: list[str] | None = None
+
+    def names(self) -> list[str]:
+        """Return the names of all items, listed once unless something is written here."""
+        if self._names is None:
+            self._names = self.keystore.keys()
+        return self._names
 
     def profiles(self) -> list[str]:
         """Return the names under which long-lived keys are stored."""
-        return [key for key in self.keystore.keys() if is_credential_name(key)]
+        return [key for key in self.names() if is_credential_name(key)]
 
     def known_profiles(self) -> list[str]:
         """Return what ``profiles`` does as far as it is remembered, which can be stale; only where
@@ -3952,11 +4039,11 @@ class Vault:
 
     def tokens(self) -> list[str]:
         """Return the names of stored SSO tokens."""
-        return [key for key in self.keystore.keys() if key.startswith(TOKEN_PREFIX)]
+        return [key for key in self.names() if key.startswith(TOKEN_PREFIX)]
 
     def sessions(self) -> list[SessionKey]:
         """Return the names of all sessions, expired ones too."""
-        return [session for key in self.keystore.keys() if (session := SessionKey.parse(key))]
+        return [session for key in self.names() if (session := SessionKey.parse(key))]
 
     def credentials(self, profile: str) -> Credentials:
         """Return a profile's long-lived keys; ItemNotFound, or DamagedItem if the item holds no
@@ -3993,7 +4080,16 @@ class Vault:
             "CanExpire": False,
             "Expires": "0001-01-01T00:00:00Z",
         }
-        self.keystore.set(Item(profile, Secret(go_json(data)), f"aws-vault ({profile})"))
+        self._set(Item(profile, Secret(go_json(data)), f"aws-vault ({profile})"))
+
+    def delete_credentials(self, profile: str) -> None:
+        """Remove a profile's long-lived keys; ItemNotFound if there are none."""
+        self._names = None
+        self.keystore.delete(profile)
+
+    def _set(self, item: Item) -> None:
+        self._names = None
+        self.keystore.set(item)
 
     def refuse_profile(self, profile: str) -> None:
         """Refuse a name that can't be stored (UsageError)."""
@@ -4087,7 +4183,7 @@ class Vault:
         label = (
             f"aws-vault session for {slot.profile} (expires {format_time(credentials.expiration)})"
         )
-        self.keystore.set(
+        self._set(
             Item(str(session), Secret(go_json(data)), label, "aws-vault session", trusted=True)
         )
         now = self.world.now().timestamp()
@@ -4115,7 +4211,7 @@ class Vault:
     def delete_where(self, doomed: Callable[[str], bool]) -> int:
         """Remove the items whose names are ``doomed``; return how many. Somebody else's removal is
         no error."""
-        removed = 0
+        removed, self._names = 0, None
         for key in filter(doomed, self.keystore.keys()):
             try:
                 self.keystore.delete(key)
@@ -4315,7 +4411,7 @@ class Setting(Value):
 
     ``env``: variables that beat the file, for the profile asked for only if ``active_only``.
     ``inherited``: other profiles have it from [default]. ``trusted``: only a file that nobody else
-    can have written may set it.
+    can have written may set it. ``form``: a pattern that AWS takes, and what any other text is.
     """
 
     name: str
@@ -4324,53 +4420,72 @@ class Setting(Value):
     inherited: bool = False
     trusted: bool = False
     flag: str = ""
+    form: tuple[str, str] = ("", "")
 
     def says_something(self, text: str) -> bool:
         """Tell whether a text is a value: an empty one, or no time at all, is unset."""
         return bool(text) and not (self.flag == DURATION_FLAG and is_zero_duration(text))
 
+    def read(self, text: str) -> str:
+        """Return a text that AWS takes; ValueError otherwise."""
+        import re
+
+        pattern, otherwise = self.form
+        if pattern and not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(otherwise)
+        return text
+
 
 DURATION_FLAG = "--duration"
+# What AWS says of names (STS API Reference, AssumeRole): a wrong one shall cost no MFA code.
+NAME_FORM = (r"[\w+=,.@-]{2,64}", "not 2 to 64 letters, digits or + = , . @ - _")
+SERIAL_FORM = (r"[\w+=/:,.@-]{9,256}", "no serial number or ARN of an MFA device")
+ROLE_FORM = (r"arn:[\w-]+:iam::\d{12}:role/[!-~]{1,1000}", "no ARN of a role")
+EXTERNAL_ID_FORM = (r"[\w+=,.@:/-]{2,1224}", "not 2 to 1224 letters, digits or + = , . @ : / - _")
+REGION_FORM = (r"[A-Za-z0-9-]{1,63}", "no name of a region")
+REGIONAL_FORM = ("legacy|regional", "neither legacy nor regional")
 
 
+# fmt: off
 SETTINGS = {
     row.name: row
     for row in (
-        Setting("region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True, flag="--region"),
-        Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True),
+        Setting(
+            "region", ("AWS_REGION", "AWS_DEFAULT_REGION"), inherited=True, flag="--region",
+            form=REGION_FORM,
+        ),
+        Setting("mfa_serial", ("AWS_MFA_SERIAL",), inherited=True, form=SERIAL_FORM),
         Setting("mfa_process", inherited=True, trusted=True),
         Setting("duration_seconds", ("AWS_ASSUME_ROLE_TTL",), inherited=True, flag=DURATION_FLAG),
         Setting("session_ttl", ("AWS_SESSION_TOKEN_TTL",), inherited=True, flag=DURATION_FLAG),
         Setting(
-            "chained_session_ttl",
-            ("AWS_CHAINED_SESSION_TOKEN_TTL",),
-            inherited=True,
+            "chained_session_ttl", ("AWS_CHAINED_SESSION_TOKEN_TTL",), inherited=True,
             flag=DURATION_FLAG,
         ),
         Setting(
-            "endpoint_url",
-            ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
-            inherited=True,
+            "endpoint_url", ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"), inherited=True,
             trusted=True,
         ),
         Setting("services", inherited=True, trusted=True),
         Setting(
-            "ignore_configured_endpoint_urls",
-            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",),
+            "ignore_configured_endpoint_urls", ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",),
             inherited=True,
         ),
-        Setting("sts_regional_endpoints", ("AWS_STS_REGIONAL_ENDPOINTS",), inherited=True),
+        Setting(
+            "sts_regional_endpoints", ("AWS_STS_REGIONAL_ENDPOINTS",), inherited=True,
+            form=REGIONAL_FORM,
+        ),
         Setting("use_fips_endpoint", ("AWS_USE_FIPS_ENDPOINT",), inherited=True),
         Setting("use_dualstack_endpoint", ("AWS_USE_DUALSTACK_ENDPOINT",), inherited=True),
         Setting("ca_bundle", ("AWS_CA_BUNDLE",), inherited=True, trusted=True),
         Setting("retry_mode", ("AWS_RETRY_MODE",), inherited=True),
         Setting("max_attempts", ("AWS_MAX_ATTEMPTS",), inherited=True),
-        Setting("role_arn", ("AWS_ROLE_ARN",), active_only=True),
-        Setting("role_session_name", ("AWS_ROLE_SESSION_NAME",), active_only=True),
+        Setting("role_arn", ("AWS_ROLE_ARN",), active_only=True, form=ROLE_FORM),
+        Setting("role_session_name", ("AWS_ROLE_SESSION_NAME",), active_only=True, form=NAME_FORM),
         Setting("session_tags", ("AWS_SESSION_TAGS",), active_only=True),
         Setting("transitive_session_tags", ("AWS_TRANSITIVE_TAGS",), active_only=True),
-        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True),
-        Setting("external_id"),
+        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True, form=NAME_FORM),
+        Setting("external_id", form=EXTERNAL_ID_FORM),
         Setting("source_profile"),
         Setting("credential_process", trusted=True),
         Setting("web_identity_token_file", trusted=True),
@@ -4379,10 +4494,19 @@ SETTINGS = {
         Setting("sso_start_url"),
     )
 }
+# fmt: on
 # What of a profile makes another session when a flag or a variable, not the file, says it.
 VARIANT_SETTINGS = (
-    "mfa_serial", "duration_seconds", "session_ttl", "chained_session_ttl", "endpoint_url",
-    "role_arn", "role_session_name", "session_tags", "transitive_session_tags", "source_identity",
+    "mfa_serial",
+    "duration_seconds",
+    "session_ttl",
+    "chained_session_ttl",
+    "endpoint_url",
+    "role_arn",
+    "role_session_name",
+    "session_tags",
+    "transitive_session_tags",
+    "source_identity",
 )  # fmt: skip
 
 
@@ -4516,10 +4640,10 @@ class Lookup:
         yield from self.layers
 
     def text(self, name: str) -> str:
-        """Return a setting's text, or an empty one."""
-        return self.find(name)[0]
+        """Return a setting's text, or an empty one; ConfigError for one that AWS would refuse."""
+        return self.parsed(name, SETTINGS[name].read, "")
 
-    def parsed(self, name: str, parse: Callable[[str], V2], default: V2) -> V2:
+    def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """Return a setting's parsed value; a bad one is a ConfigError that names where it
         stands."""
         text, where = self.find(name)
@@ -4545,12 +4669,8 @@ class Lookup:
         return tuple(
             (name, text)
             for name in VARIANT_SETTINGS
-            if (text := self.text(name)) != self.find(name, file_only=True)[0]
+            if (text := self.find(name)[0]) != self.find(name, file_only=True)[0]
         )
-
-
-if TYPE_CHECKING:
-    V2 = TypeVar("V2")
 
 
 def parse_bool(text: str) -> bool:
@@ -4667,20 +4787,17 @@ def load_profile(
     flags: Mapping[str, str],
     environ: Mapping[str, str],
     stored: Sequence[str],
+    path: tuple[str, ...] = (),
 ) -> ProfileConfig:
     """Resolve a profile and its sources. ConfigError for a bad value, a circle, or a source that is
-    nowhere."""
-    return _resolve_profile(config, name, flags, environ, stored, [])
+    nowhere.
 
-
-def _resolve_profile(
-    config: ConfigFile,
-    name: str,
-    flags: Mapping[str, str],
-    environ: Mapping[str, str],
-    stored: Sequence[str],
-    path: list[str],
-) -> ProfileConfig:
+    ``path`` are the profiles whose source it is.
+    """
+    if len(path) > MAX_CHAIN:
+        raise ConfigError(
+            f"{printable(config.path)}: source_profile goes over more than {MAX_CHAIN} profiles"
+        )
     if name in path:
         circle = " -> ".join(map(printable, [*path[path.index(name) :], name]))
         raise ConfigError(f"{printable(config.path)}: source_profile goes in a circle: {circle}")
@@ -4694,7 +4811,7 @@ def _resolve_profile(
                 "vault",
                 closest(source_name, {*config.profile_names(), *stored}),
             )
-        source = _resolve_profile(config, source_name, flags, environ, stored, [*path, name])
+        source = load_profile(config, source_name, flags, environ, stored, (*path, name))
     return _profile(lookup, source)
 
 
@@ -4905,27 +5022,22 @@ SKEW_CODES = (
 )
 MIN_SKEW_SECONDS = 120.0
 
+ENDED_SESSION_MEANS = (
+    "the session that signed the request has ended",
+    "awsvault clear, then try again",
+)
 # AWS's word for a refusal -> what it means, and what helps.
 REFUSALS = {
     "InvalidClientTokenId": (
-        (
-            "AWS does not know the access key: it was deleted or made inactive, or belongs to "
-            "another partition"
-        ),
+        "AWS does not know the access key: it is deleted, inactive, or another partition's",
         "store a valid key with awsvault add",
     ),
     "SignatureDoesNotMatch": (
         "the secret key does not belong to the access key",
         "store the pair again with awsvault add",
     ),
-    "ExpiredToken": (
-        "the session that signed the request has ended",
-        "awsvault clear, then try again",
-    ),
-    "ExpiredTokenException": (
-        "the session that signed the request has ended",
-        "awsvault clear, then try again",
-    ),
+    "ExpiredToken": ENDED_SESSION_MEANS,
+    "ExpiredTokenException": ENDED_SESSION_MEANS,
     "AccessDenied": (
         "",
         "the policies of both sides must allow it, and may ask for MFA (mfa_serial)",
@@ -4934,11 +5046,23 @@ REFUSALS = {
     "ValidationError": ("", "look at role_arn, duration_seconds and the names in the profile"),
     "Throttling": ("AWS is asked too often", "try again later"),
 }
-MFA_REFUSED = "MultiFactorAuthentication failed"
-MFA_REFUSED_HINT = (
-    "a code works once: wait for the next one, and check mfa_serial and the clock of the device"
+# What AWS's message says -> what the refusal means then, whatever its code.
+REFUSED_BECAUSE = (
+    (
+        "MultiFactorAuthentication failed",
+        "the MFA code was refused",
+        "a code works once: wait for the next one; check mfa_serial and the device's clock",
+    ),
+    (
+        "scoped to a valid region",
+        "there is no such region",
+        "check --region, AWS_REGION and region",
+    ),
+    ("Signature expired", "this machine's clock is behind AWS's", "set the clock"),
+    ("Signature not yet current", "this machine's clock is ahead of AWS's", "set the clock"),
 )
 
+CHECK_NETWORK = "check the network, the proxy and the region"
 # botocore's exception -> what could not be done, and what helps.
 NETWORK_FAILURES = {
     "ProxyConnectionError": (
@@ -4949,15 +5073,13 @@ NETWORK_FAILURES = {
         "the server's certificate can't be verified",
         "check the CA bundle (AWS_CA_BUNDLE, ca_bundle) and the clock",
     ),
-    "EndpointConnectionError": (
-        "AWS can't be reached",
-        "check the network, the proxy and the region",
-    ),
-    "ConnectTimeoutError": (
-        "AWS can't be reached in time",
-        "check the network, the proxy and the region",
-    ),
+    "EndpointConnectionError": ("AWS can't be reached", CHECK_NETWORK),
+    "ConnectTimeoutError": ("AWS can't be reached in time", CHECK_NETWORK),
     "ReadTimeoutError": ("AWS did not answer in time", "try again"),
+    "HTTPClientError": (
+        "the request could not be sent",
+        "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+    ),
     "ConnectionClosedError": ("the connection was closed before an answer", "try again"),
 }
 
@@ -5014,7 +5136,6 @@ class Sts:
         time.
         """
         self.world.load_library("botocore")
-        _check_ca_bundle(endpoint)
         with self.world.library_environment():
             from botocore.exceptions import BotoCoreError, ClientError
             from botocore.parsers import ResponseParserError
@@ -5151,7 +5272,8 @@ def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
     )
 
 
-def _check_ca_bundle(endpoint: Endpoint) -> None:
+def check_ca_bundle(endpoint: Endpoint) -> None:
+    """Refuse a CA bundle that can't be read (AwsError): no MFA code shall be spent first."""
     if endpoint.ca_bundle and not os.access(endpoint.ca_bundle, os.R_OK):
         raise AwsError(
             f"CA bundle {printable(endpoint.ca_bundle)} can't be read",
@@ -5172,9 +5294,10 @@ def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
     code, text = str(error.get("Code", "")), str(error.get("Message", ""))
     if not code or code.isdigit():
         return not_aws(operation, f" (HTTP status {code})" if code else "")
-    meaning, hint = REFUSALS.get(code, ("", ""))
-    if code == "AccessDenied" and MFA_REFUSED in text:
-        meaning, hint = "the MFA code was refused", MFA_REFUSED_HINT
+    meaning, hint = next(
+        ((meaning, hint) for words, meaning, hint in REFUSED_BECAUSE if words in text),
+        REFUSALS.get(code, ("", "")),
+    )
     quoted = printable(f"{code}: {text}" if text else code)
     return AwsError(
         f"{operation}: {meaning} ({quoted})" if meaning else f"{operation}: {quoted}", hint, code
@@ -5321,6 +5444,7 @@ class SessionProvider(Provider):
         return tools.vault.find_session(self.slot, fingerprint, datetime.timedelta())
 
     def _make(self, tools: Tools, fingerprint: str) -> Credentials:
+        check_ca_bundle(self.endpoint)
         source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
@@ -7904,12 +8028,13 @@ class App:
     def vault(self) -> Vault:
         """The vault in the chosen keystore."""
         if self._vault is None:
-            choice = choose_backend(self.world, self.options.store, self.options.backend)
+            world, store = self.world, self.options.store
+            choice = choose_backend(
+                world, store, self.options.backend, lambda name: probe_backend(world, store, name)
+            )
             if choice.new:
                 self._remember(choice)
-            self._vault = Vault(
-                BACKENDS[choice.backend](self.world, self.options.store), self.world
-            )
+            self._vault = Vault(BACKENDS[choice.backend](world, store), world)
         return self._vault
 
     def _remember(self, choice: Choice) -> None:
@@ -7918,7 +8043,7 @@ class App:
         )
         try:
             remember_backend(self.world, choice.backend)
-        except (AwsVaultError, OSError) as error:
+        except AwsVaultError as error:
             self.world.debug(f"the choice can't be remembered: {error}")
 
     def known_profile(self, name: str) -> str:
@@ -7952,7 +8077,7 @@ class App:
             lambda stored: load_profile(self.config, profile, flags, self.world.environ, stored)
         )
 
-    def _by_names(self, decide: Callable[[list[str]], V2]) -> V2:
+    def _by_names(self, decide: Callable[[list[str]], T]) -> T:
         """Decide by the remembered names of stored keys; if that fails, by those that are there."""
         known = self.vault.known_profiles()
         try:
@@ -7990,11 +8115,11 @@ class App:
     def carry_out(
         self,
         target: ProfileConfig,
-        act: Callable[[Provider], V2],
+        act: Callable[[Provider], T],
         *,
         no_session: bool = False,
         early: bool = False,
-    ) -> V2:
+    ) -> T:
         """Decide on a chain and act on it; on another one if a remembered name turns out to be
         gone."""
         provider = self.planned(target, no_session=no_session, early=early).provider
@@ -8132,12 +8257,12 @@ def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
     keys = _keys_from_environment(world) if env else _keys_from_person(world)
     mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
     app.vault.store_credentials(profile, keys)
-    world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
     removed = app.vault.delete_sessions(app.dependents(profile))
-    if removed:
-        world.out(f"Deleted {removed} existing sessions\n")
     if new_section:
         _append_section(app, profile, mfa_serial)
+    world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
+    if removed:
+        world.out(f"Deleted {removed} existing sessions\n")
     return 0
 
 
@@ -8146,29 +8271,36 @@ def _keys_from_environment(world: World) -> Credentials:
     for name in names:
         if not world.environ.get(name):
             raise UsageError(f"--env: {name} is not set", f"export {' and '.join(names)}")
-    return Credentials(world.environ[names[0]].strip(), Secret(world.environ[names[1]]).stripped())
+    return _checked_keys(*(Secret(world.environ[name]) for name in names))
 
 
 def _keys_from_person(world: World) -> Credentials:
     instead = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give --env"
-    key_id = world.ask("Access key ID", instead=instead).stripped().reveal()
-    if not key_id or any(character <= " " or is_control(character) for character in key_id):
-        raise UsageError("an access key ID is a word without blanks", "try again")
-    secret = world.ask("Secret access key", hidden=True, instead=instead).stripped()
-    if not secret:
-        raise UsageError("the secret access key is empty", "try again")
-    return Credentials(key_id, secret)
+    key_id = _checked_word("an access key ID", world.ask("Access key ID", instead=instead))
+    return _checked_keys(key_id, world.ask("Secret access key", hidden=True, instead=instead))
+
+
+def _checked_keys(key_id: Secret, secret: Secret) -> Credentials:
+    words = ("an access key ID", key_id), ("a secret access key", secret)
+    key_id, secret = (_checked_word(what, text) for what, text in words)
+    return Credentials(key_id.reveal(), secret)
+
+
+def _checked_word(what: str, text: Secret) -> Secret:
+    """Return a text without white space around it; UsageError if it is not one word."""
+    word = text.stripped()
+    if not word or any(byte <= 32 or byte == 127 for byte in word.reveal_bytes()):
+        raise UsageError(f"{what} is one word without blanks", "try again")
+    return word
 
 
 def _mfa_serial_from_person(world: World) -> str:
-    answer = (
-        world.ask("ARN of the MFA device (empty if there is none)", instead="give --env")
-        .stripped()
-        .reveal()
-    )
-    if any(character <= " " or is_control(character) for character in answer):
-        raise UsageError("the ARN of an MFA device is one word", "try again")
-    return answer
+    question = "ARN of the MFA device (empty if there is none)"
+    answer = world.ask(question, instead="give --env").stripped().reveal()
+    try:
+        return answer and SETTINGS["mfa_serial"].read(answer)
+    except ValueError as error:
+        raise UsageError(f"{printable(answer)!r} is {error}", "try again") from None
 
 
 def _append_section(app: App, profile: str, mfa_serial: str) -> None:
@@ -8197,6 +8329,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
 
 
 LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "===========", "========"))
+LIST_WIDTH = 25  # as aws-vault's, by Go's tabwriter: its columns are so wide at least
 
 
 def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool) -> int:
@@ -8211,7 +8344,8 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
     elif sessions:
         names = [label for _, label in labels]
     else:
-        world.out(format_table(_list_rows(app.config.profile_names(), stored, labels)))
+        rows = [*LIST_HEADER, *_list_rows(app.config.profile_names(), stored, labels)]
+        world.out(format_table(rows, LIST_WIDTH))
         weak = app.vault.keystore.weak_items()
         if weak:
             world.say(
@@ -8255,11 +8389,10 @@ def _list_rows(
             yield "-", "-", label
 
 
-def format_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Write three padded columns as aws-vault does (Go's tabwriter: 25 wide at least, padding of
-    2)."""
-    cells = [tuple(map(printable, row)) for row in [*LIST_HEADER, *rows]]
-    widths = [max(25, *(len(row[column]) + 2 for row in cells)) for column in range(3)]
+def format_table(rows: Iterable[Sequence[str]], least: int = 0) -> str:
+    """Write rows with columns padded by two, and ``least`` characters wide at least."""
+    cells = [list(map(printable, row)) for row in rows]
+    widths = [max(least, *(len(cell) + 2 for cell in column)) for column in zip(*cells)]
     return "".join(
         "".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
     )
@@ -8798,9 +8931,9 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
         if answer not in ("y", "yes"):
             return 0
     dependents = app.dependents(profile)
-    app.vault.keystore.delete(profile)
-    world.out("Deleted credentials.\n")
+    app.vault.delete_credentials(profile)
     removed = app.vault.delete_sessions(dependents)
+    world.out("Deleted credentials.\n")
     if removed:
         world.out(f"Deleted {removed} sessions.\n")
     return 0
@@ -8817,47 +8950,39 @@ def backends_command(app: App, *, use: str) -> int:
     """Show which keystores can be used and what is in them, or choose one for every later run."""
     world, settings = app.world, app.options.store
     if use:
-        refusal = refuse_backend(world, settings, use)
+        refusal = probe_backend(world, settings, use).refusal
         if refusal:
             world.say(f"warning: {use} can't be used now: {refusal.message}")
         remember_backend(world, use)
         world.out(f"{use} is used from now on\n")
+        if app.options.backend not in ("", use):
+            world.say(f"note: --backend or AWS_VAULT_BACKEND names {app.options.backend}, and wins")
         return 0
+    probes = {name: probe_backend(world, settings, name) for name in BACKENDS}
     try:
-        choice = choose_backend(world, settings, app.options.backend)
+        choice = choose_backend(world, settings, app.options.backend, probes.__getitem__)
     except KeystoreError as error:
         choice = Choice("", "")
         world.say(f"warning: {error.message}")
     rows = [("Keystore", "Usable", "Stored", "Chosen")]
-    rows += [_backend_row(world, settings, name, choice) for name in BACKENDS]
-    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
-    for row in rows:
-        line = "".join(cell.ljust(width) for cell, width in zip(row, widths))
-        world.out(line.rstrip() + "\n")
+    rows += [_backend_row(world, settings, name, probes[name], choice) for name in BACKENDS]
+    world.out(format_table(rows))
     return 0
 
 
 def _backend_row(
-    world: World, settings: StoreSettings, name: str, choice: Choice
+    world: World, settings: StoreSettings, name: str, probe: Probe, choice: Choice
 ) -> tuple[str, str, str, str]:
     chosen = choice.why if name == choice.backend else ""
-    stored = "-"
+    stored, refusal = "-", probe.refusal
     try:
-        keystore = BACKENDS[name](world, settings)
-        state = keystore.probe()
-        usable = f"yes ({state})" if state else "yes"
-        if not state:  # else listing could ask somebody
-            stored = _count_items(Vault(keystore, world))
+        if not (probe.state or refusal):  # else listing could ask somebody
+            vault = Vault(BACKENDS[name](world, settings), world)
+            stored = f"{len(vault.profiles())} credentials, {len(vault.sessions())} sessions"
     except AwsVaultError as error:
-        usable = f"no: {error.message}"
-    return name, usable, stored, chosen
-
-
-def _count_items(vault: Vault) -> str:
-    names = vault.keystore.keys()
-    credentials = sum(map(is_credential_name, names))
-    sessions = sum(1 for name in names if SessionKey.parse(name))
-    return f"{credentials} credentials, {sessions} sessions"
+        refusal = error
+    usable = f"yes ({probe.state})" if probe.state else "yes"
+    return name, f"no: {refusal.message}" if refusal else usable, stored, chosen
 
 
 def version_command(app: App, *, json: bool, verify: bool) -> int:
@@ -8967,7 +9092,7 @@ GLOBAL_OPTIONS = (
         ("--secret-service-collection",),
         "keyring of the Secret Service",
         "AWS_VAULT_SECRET_SERVICE_COLLECTION_NAME",
-        default=StoreSettings.collection,
+        default=StoreSettings.secret_service_collection,
     ),
     Option(
         ("--kwallet",), "name of KDE's wallet", "AWS_VAULT_KWALLET", default=StoreSettings.kwallet
@@ -9088,6 +9213,7 @@ class ParsedLine(Value):
     command: Command | None
     flags: tuple[str, ...]
     words: tuple[str, ...]
+    before_marker: int = 0  # how many of the words stand before the --
     help: bool = False
 
 
@@ -9114,22 +9240,24 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
     asked_help = False
     while tokens:
         token = tokens.pop(0)
+        is_flag = token.startswith("-") and token != "-"
+        if is_flag:
+            _refuse_late_flag(command, words, token, end == len(argv))
         if token in ("--help", "-h"):
             asked_help = True
-        elif token.startswith("-") and token != "-":
-            _refuse_late_flag(command, words, token, end == len(argv))
+        elif is_flag:
             flags += _flag_with_value(
                 token, tokens, (*GLOBAL_OPTIONS, *(command.options if command else ()))
             )
         elif command is not None:
             words.append(token)
         elif token == "help":
-            named = [word for word in tokens if word != "help"]
+            named = [word for word in tokens if word != "help" and not word.startswith("-")]
             command, asked_help = find_command(named[0]) if named else None, True
             tokens = []
         else:
             command = find_command(token)
-    return ParsedLine(command, tuple(flags), tuple(words + literal), asked_help)
+    return ParsedLine(command, tuple(flags), tuple(words + literal), len(words), asked_help)
 
 
 def _refuse_late_flag(
@@ -9155,7 +9283,10 @@ def _flag_with_value(token: str, rest: list[str], options: Iterable[Option]) -> 
         return [f"{token}={rest.pop(0)}"] if token in valued and rest else [token]
     for position, letter in enumerate(token[1:], 1):
         if f"-{letter}" in valued:
-            return [token + rest.pop(0)] if position == len(token) - 1 and rest else [token]
+            if position == len(token) - 1 and rest:
+                value = rest.pop(0)
+                return [token + value] if value else [token, value]
+            return [token]
     return [token]
 
 
@@ -9167,6 +9298,9 @@ def help_hint(command: Command | None) -> str:
 def make_parser(command: Command | None) -> argparse.ArgumentParser:
     """Build the parser of one subcommand's flags and the global ones."""
     import argparse
+
+    # Our messages are English, and to look for a translation takes a millisecond of every start.
+    argparse._ = str  # type: ignore[attr-defined]
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
@@ -9311,17 +9445,10 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
     if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
         _close_unread(world, environ[by_fd])
     return StoreSettings(
-        values["file_dir"],
-        passphrase,
-        command,
-        _iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
-        keychain=values["keychain"],
-        collection=values["secret_service_collection"],
-        kwallet=values["kwallet"],
-        kwallet_folder=values["kwallet_folder"],
-        pass_dir=values["pass_dir"],
-        pass_cmd=values["pass_cmd"],
-        pass_prefix=values["pass_prefix"],
+        passphrase=passphrase,
+        passphrase_command=command,
+        iterations=_iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
+        **{name: value for name, value in values.items() if name in StoreSettings._fields},
     )
 
 
@@ -9407,8 +9534,7 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.command is None:
         raise UsageError("no command is named", "awsvault help")
     own = {option.dest: values[option.dest] for option in line.command.options}
-    before_marker = len(cut_line(argv[: argv.index("--")] if "--" in argv else argv).words)
-    words = check_words(line.command, line.words, before_marker)
+    words = check_words(line.command, line.words, line.before_marker)
     world.guard_memory()
     known = [one for one in (*GLOBAL_OPTIONS, *SESSION_OPTIONS) if one.dest in values]
     flags = repeated_flags(known, values)

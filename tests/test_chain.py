@@ -323,7 +323,7 @@ SAME = [
 DIFFERENT = [
     ("another role", {"T": "source=S role_arn=arn:aws:iam::111111111111:role/other"}, {}),
     ("a session name", {"T": "role source=S role_session_name=me"}, {}),
-    ("an external id", {"T": "role source=S external_id=x"}, {}),
+    ("an external id", {"T": "role source=S external_id=ex"}, {}),
     ("tags", {"T": "role source=S session_tags=a=b"}, {}),
     ("transitive tags", {"T": "role source=S transitive_session_tags=a"}, {}),
     ("a source identity", {"T": "role source=S source_identity=me"}, {}),

@@ -172,7 +172,7 @@ def test_no_inheritance_by_dots():
     ("what", "data", "region"),
     [
         ("a BOM", b"\xef\xbb\xbf[profile p]\nregion = x\n", "x"),
-        ("carriage returns", b"[profile p]\r\nregion = x\r\nmfa_serial = y\r\n", "x"),
+        ("carriage returns", b"[profile p]\r\nregion = x\r\nmfa_serial = GAHT12345678\r\n", "x"),
         ("a BOM, carriage returns, joined lines", b"\xef\xbb\xbf[profile p]\r\nregion = a\\\r\n  b\r\n", "ab"),
         ("no newline at the end", b"[profile p]\nregion = x", "x"),
         ("bytes that are no UTF-8", b"[profile p]\nregion = x\nname = \xff\xfe\n", "x"),
@@ -319,7 +319,7 @@ ARN = "arn:aws:iam::111111111111:role/r"
     ("variable", "text", "attribute", "mine", "my_sources"),
     [
         ("AWS_REGION", "x", lambda p: p.endpoint.region, "x", "x"),
-        ("AWS_MFA_SERIAL", "m", lambda p: p.mfa_serial, "m", "m"),
+        ("AWS_MFA_SERIAL", "GAHT12345678", lambda p: p.mfa_serial, "GAHT12345678", "GAHT12345678"),
         ("AWS_ENDPOINT_URL", "https://e.test", lambda p: p.endpoint.url, "https://e.test", "https://e.test"),
         ("AWS_STS_REGIONAL_ENDPOINTS", "legacy", lambda p: p.endpoint.regional, "legacy", "legacy"),
         ("AWS_USE_FIPS_ENDPOINT", "true", lambda p: p.endpoint.fips, True, True),
@@ -356,11 +356,18 @@ def test_flags_are_everybodys():
     assert found.source.role_duration.length == 2 * HOUR
 
 
+def test_a_chain_without_end_is_refused():
+    text = "".join(f"[profile p{n}]\nsource_profile = p{n + 1}\n" for n in range(1500))
+    with pytest.raises(ConfigError, match="goes over more than 200 profiles"):
+        resolve(f"{text}[profile p1500]\n", "p0")
+    assert resolve(f"{text}[profile p1500]\n", "p1400").source.name == "p1401"
+
+
 # -- what is inherited from [default] ----------------------------------------------
 
 INHERITED = [
     ("region", "x", lambda p: p.endpoint.region),
-    ("mfa_serial", "m", lambda p: p.mfa_serial),
+    ("mfa_serial", "GAHT12345678", lambda p: p.mfa_serial),
     ("mfa_process", "cmd", lambda p: p.mfa_process),
     ("duration_seconds", "7200", lambda p: p.role_duration.origin),
     ("endpoint_url", "https://e.test", lambda p: p.endpoint.url),
@@ -375,7 +382,7 @@ NOT_INHERITED = [
     ("role_arn", ARN, lambda p: p.role_arn),
     ("source_profile", "s", lambda p: p.source),
     ("role_session_name", "me", lambda p: p.role_session_name),
-    ("external_id", "x", lambda p: p.external_id),
+    ("external_id", "ex", lambda p: p.external_id),
     ("session_tags", "a=b", lambda p: p.session_tags),
     ("transitive_session_tags", "a", lambda p: p.transitive_tags),
     ("source_identity", "me", lambda p: p.source_identity),
@@ -523,6 +530,15 @@ def test_a_source_may_be_stored_only():
         ("endpoint_url", "http://127.0.0.1.example.test", "plain http"),
         ("endpoint_url", "http://localhost@evil.test", "URL"),
         ("endpoint_url", "https://x:0", "URL"),
+        ("mfa_serial", "x", "no serial number"),
+        ("role_arn", "foo", "no ARN of a role"),
+        ("role_arn", "arn:aws:iam::111111111111:user/jon", "no ARN of a role"),
+        ("role_session_name", "a b", "not 2 to 64"),
+        ("source_identity", "x", "not 2 to 64"),
+        ("external_id", "x", "not 2 to 1224"),
+        ("region", "x y", "no name of a region"),
+        ("region", "a.b/c", "no name of a region"),
+        ("sts_regional_endpoints", "zz", "neither legacy nor regional"),
     ],
 )
 def test_a_bad_value_names_file_section_and_key(key, text, says):
@@ -536,7 +552,8 @@ def test_a_bad_value_names_file_section_and_key(key, text, says):
 @pytest.mark.parametrize(
     ("variable", "text"),
     [("AWS_ASSUME_ROLE_TTL", "soon"), ("AWS_ASSUME_ROLE_TTL", "3600"), ("AWS_SESSION_TOKEN_TTL", "1x"), ("AWS_CHAINED_SESSION_TOKEN_TTL", "-1h"),
-     ("AWS_SESSION_TAGS", "a"), ("AWS_USE_FIPS_ENDPOINT", "yes"), ("AWS_ENDPOINT_URL", "x"), ("AWS_ENDPOINT_URL_STS", "http://x.test"), ("AWS_MAX_ATTEMPTS", "x"), ("AWS_RETRY_MODE", "x")],
+     ("AWS_SESSION_TAGS", "a"), ("AWS_USE_FIPS_ENDPOINT", "yes"), ("AWS_ENDPOINT_URL", "x"), ("AWS_ENDPOINT_URL_STS", "http://x.test"), ("AWS_MAX_ATTEMPTS", "x"), ("AWS_RETRY_MODE", "x"),
+     ("AWS_ROLE_ARN", "x"), ("AWS_MFA_SERIAL", "x"), ("AWS_REGION", "x y"), ("AWS_STS_REGIONAL_ENDPOINTS", "zz")],
 )  # fmt: skip
 def test_a_bad_variable_names_itself(variable, text):
     with pytest.raises(ConfigError, match=f"^{variable}: '"):

@@ -137,6 +137,20 @@ FLAGS = [
     (["exec", "prod", *TRUE], {"AWS_ENDPOINT_URL_STS": "x"}, "AWS_ENDPOINT_URL_STS: 'x'"),
     (["exec", "prod", "ls", "-l"], {}, "-l stands after the command's first word"),
     (["exec", "prod", "kubectl", "-n", "x"], {}, "-n stands after"),
+    (["exec", "prod", "kubectl", "get", "--help"], {}, "--help stands after"),
+    (["exec", "prod", "-d", "", "kubectl", "-h"], {}, "-h stands after"),
+    (["add", "'x'", "--env"], {}, "would drop its quotes"),
+    (["add", "x", "--env"], {"AWS_ACCESS_KEY_ID": " ", "AWS_SECRET_ACCESS_KEY": "y"}, "one word"),
+    (
+        ["add", "x", "--env"],
+        {"AWS_ACCESS_KEY_ID": "A\nB", "AWS_SECRET_ACCESS_KEY": "y"},
+        "one word",
+    ),
+    (
+        ["add", "x", "--env"],
+        {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "y\nz"},
+        "one word",
+    ),
     (["exec", "--nonesuch", "prod", *TRUE], {}, "nonesuch"),
     (["exec"], {}, "no profile is named"),
     (["add"], {}, "needs a profile"),
@@ -299,7 +313,7 @@ def test_two_passphrases_that_differ(cli):
 # ======================================================================
 
 REFUSALS = [
-    ("InvalidClientTokenId", 403, "deleted or made inactive", "awsvault add"),
+    ("InvalidClientTokenId", 403, "it is deleted, inactive", "awsvault add"),
     ("SignatureDoesNotMatch", 403, "secret key does not belong", "store the pair again"),
     ("AccessDenied", 403, "AccessDenied: the reason", "polic"),
     ("ExpiredToken", 400, "has ended", "awsvault clear"),
@@ -317,6 +331,20 @@ def test_refusals_are_explained(vault, fake_aws, code, status, says, hints):
     env = {"AWS_MAX_ATTEMPTS": "1"}
     done = refuse(vault, "exec", "prod", *TRUE, says=says, hints=hints, env=env)
     assert "the reason" in done.err
+
+
+@pytest.mark.parametrize(
+    ("message", "says", "hints"),
+    [
+        ("Credential should be scoped to a valid region, not 'zz'.", "no such region", "--region"),
+        ("Signature expired: 20260101T000000Z is now earlier", "clock is behind", "set the clock"),
+        ("Signature not yet current: 20270101T000000Z", "clock is ahead of", "set the clock"),
+    ],
+)
+def test_a_signature_is_refused_for_more_than_one_reason(vault, fake_aws, message, says, hints):
+    fake_aws.fail(times=9, status=403, code="SignatureDoesNotMatch", message=message)
+    env = {"AWS_MAX_ATTEMPTS": "1"}
+    refuse(vault, "exec", "prod", *TRUE, says=says, hints=hints, env=env)
 
 
 def test_control_characters_in_a_refusal_are_shown_as_text(vault, fake_aws):
@@ -483,6 +511,20 @@ PROMPTS = [
 ]
 
 
+def test_a_signal_ends_what_was_started_to_help(vault):
+    # The program tells its number, and that it is there.
+    told = vault.home / "told"
+    os.mkfifo(told)
+    command = f"sh -c 'echo $$ > {told}; exec sleep 1000'"
+    vault.config(f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = exec {command}\n")
+    process = vault.popen("exec", "prod", *TRUE)
+    helper = int(told.read_text())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(helper, 0)
+
+
 @pytest.mark.parametrize(("line", "env", "prompt", "hidden"), PROMPTS)
 @pytest.mark.parametrize("how", ["ctrl-c", signal.SIGTERM, signal.SIGHUP, "end of file"])
 def test_interrupted_at_a_prompt(vault, line, env, prompt, hidden, how):
@@ -594,6 +636,36 @@ def test_full_disk(full_disk, fake_aws):
     (cli.home / "filler").unlink()
     cli.run("exec", "prod", *TRUE, check=0)
     assert not list((cli.home / ".awsvault" / "tmp").iterdir())
+
+
+@pytest.fixture
+def full():
+    with open("/dev/full", "w", encoding="utf-8") as file:
+        yield file
+
+
+def test_what_can_t_be_said_stops_nothing(vault, full):
+    roles = f"[profile r]\nrole_arn = {arn('admin')}\nsource_profile = prod\nmfa_serial = {MFA_SERIAL}\n"
+    vault.config(f"{roles}[profile c]\nrole_arn = {arn('chained')}\nsource_profile = r\n")
+    line = ["exec", "c", "-d", "2h", "-t", "123456", "--", "echo", "ran"]
+    assert vault.run(*line, stderr=full, check=0).out == "ran\n"
+    vault.run("exec", "nonesuch", *TRUE, stderr=full, check=2)
+
+
+def test_what_can_t_be_printed_is_done_all_the_same(cli, full):
+    cli.config("[profile prod]\n")
+    cli.add("prod")
+    cli.run("exec", "prod", *TRUE, check=0)
+    keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": OTHER_SECRET}
+    cli.run("add", "prod", "--env", env=keys, stdout=full, check=1)
+    assert list(stored(cli)) == ["prod"]
+    cli.run("add", "other", "--env", env=keys, stdout=full, check=1)
+    assert "[profile other]" in cli.config_file.read_text()
+    keys["AWS_SECRET_ACCESS_KEY"] = SECRET
+    cli.run("add", "prod", "--env", env=keys, check=0)
+    cli.run("exec", "prod", *TRUE, check=0)
+    cli.run("rm", "-f", "prod", stdout=full, check=1)
+    assert list(stored(cli)) == ["other"]
 
 
 def test_config_on_a_full_disk(full_disk, tmp_path):

@@ -230,6 +230,58 @@ class TestSecretService:
         fails(cli, *command, env=KEYS, code=3, says="the keyring 'awsvault' is locked, and nobody")
         assert fake_aws.count() == 0
 
+    def test_locked_with_an_item_of_that_name_elsewhere(self, desktop, native, fake_aws):
+        desktop.start_bus()
+        daemon = desktop.gnome_keyring()
+        cli = native("secret-service")
+        cli.run("add", "prod", "--env", env=KEYS, check=0)
+        cli.run("--secret-service-collection=login", "add", "prod", "--env", env=KEYS, check=0)
+        daemon.terminate()
+        daemon.wait(30)
+        desktop.gnome_keyring(collection=False, unlock=False)
+        says = "the keyring 'awsvault' is locked, and nobody"
+        fails(cli, "exec", "prod", "--", "true", code=3, says=says)
+
+    @commands
+    def test_the_first_run_takes_a_locked_keyring_for_no_empty_one(self, desktop, native, command):
+        desktop.start_bus()
+        daemon = desktop.gnome_keyring()
+        cli = native("secret-service")
+        cli.run("add", "prod", "--env", env=KEYS, check=0)
+        daemon.terminate()
+        daemon.wait(30)
+        desktop.gnome_keyring(collection=False, unlock=False)
+        cli.environ["AWS_VAULT_BACKEND"] = None
+        fails(cli, *command, env=KEYS, code=3, says="the keyring 'awsvault' is locked, and nobody")
+        assert not (desktop.home / ".awsvault" / "state.json").exists()
+
+    def test_a_locked_keyring_without_anything_of_ours_is_passed_over(self, desktop, native):
+        desktop.start_bus()
+        daemon = desktop.gnome_keyring(collection=False)
+        daemon.terminate()
+        daemon.wait(30)
+        desktop.gnome_keyring(collection=False, unlock=False)
+        cli = native(None)
+        assert "using the keystore file" in cli.run("list", check=0).err
+
+    @pytest.mark.parametrize("who", ["daemon", "bus"])
+    def test_the_first_run_takes_silence_for_no_empty_one(self, desktop, native, who):
+        bus = desktop.start_bus()
+        daemon = desktop.gnome_keyring()
+        cli = native(None)
+        os.kill({"daemon": daemon, "bus": bus}[who].pid, signal.SIGSTOP)
+        fails(cli, "list", says="does not answer")
+        assert not (desktop.home / ".awsvault" / "state.json").exists()
+
+    def test_the_table_waits_for_a_silent_bus_once(self, desktop, native):
+        bus = desktop.start_bus()
+        os.kill(bus.pid, signal.SIGSTOP)
+        cli = native(None)
+        started = time.monotonic()
+        result = cli.run("backends", check=0)
+        assert time.monotonic() - started < 5  # waiting twice for each of two would be nine
+        assert result.out.count("the D-Bus session bus does not answer") == 2
+
     def test_a_dismissed_prompt(self, secret_service, desktop, fake_aws):
         cli = secret_service
         cli.run("add", "prod", "--env", env=KEYS, check=0)
@@ -407,7 +459,7 @@ class TestPass:
         subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=False, timeout=30)
 
     def test_no_store(self, store):
-        fails(store, "add", "prod", "--env", env=KEYS, says="no key that it can encrypt to")
+        fails(store, "add", "prod", "--env", env=KEYS, says="there is no password store in")
 
     def test_no_pinentry(self, store, desktop, fake_aws):
         folder = desktop.folder / "gpg"
@@ -421,6 +473,26 @@ class TestPass:
         fails(store, "exec", "prod", "--", "true", code=3, says=says)
         assert store.run("list", "--credentials", check=0).out == "prod\n"
         assert fake_aws.count() == 0
+
+    @pytest.mark.parametrize("damage", [b"", b"junk", None], ids=["empty", "junk", "cut"])
+    def test_damaged_items_are_named_and_a_damaged_session_is_made_again(
+        self, store, desktop, damage
+    ):
+        key = make_gpg_key(desktop.folder / "gpg", desktop.environ)
+        subprocess.run(["pass", "init", key], env=desktop.environ, check=True, capture_output=True)
+        store.config("[profile prod]\n")
+        store.run("add", "prod", "--env", env=KEYS, check=0)
+        store.run("exec", "prod", "--", "true", check=0)
+        folder = desktop.home / ".password-store"
+        (session,) = [path for path in folder.glob("*.gpg") if path.name != "prod.gpg"]
+        for path in (session, folder / "prod.gpg"):
+            path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
+        says = "stored item 'prod' is damaged: gpg"
+        result = store.run("exec", "prod", "--", "true", check=1)
+        assert re.search(says, result.err), str(result)
+        store.run("add", "prod", "--env", env=KEYS, check=0)
+        session.write_bytes(b"junk" if damage is None else damage)
+        result = store.run("exec", "prod", "--", "true", check=0)
 
     def test_somebody_elses_key(self, store, desktop):
         folder = desktop.folder / "gpg"

@@ -286,6 +286,9 @@ class TestPass(Hidden):
     @pytest.fixture
     def set_up(self, fakes):
         fakes.install(self.command)
+        folder = fakes.home / self.kind.folder.replace("~/", "")
+        folder.mkdir(parents=True)
+        (folder / ".gpg-id").write_text("somebody")
 
     @pytest.fixture
     def make(self):
@@ -299,13 +302,24 @@ class TestPass(Hidden):
         assert store.get("x").data == Secret(b"{x}")
         assert store.keys() == ["x"]
 
+    @pytest.mark.parametrize("name", [".git", ".git/x", ".extensions/x"])
+    def test_names_in_folders_that_are_not_listed_are_refused(self, store, name):
+        with pytest.raises(KeystoreError, match="the password store's own"):
+            store.set(item(name, b"{}"))
+
+    def test_a_store_that_is_not_there_is_no_empty_one(self, store, fakes):
+        shutil.rmtree(fakes.home / self.kind.folder.replace("~/", ""))
+        for use in (store.keys, store.probe, lambda: store.get("x"), lambda: store.delete("x")):
+            with pytest.raises(KeystoreError, match="there is no password store") as caught:
+                use()
+            assert not isinstance(caught.value, ItemNotFound)
+
 
 class TestPassWithPrefix(TestPass):
     prefix = "cloud/aws"
 
     def test_what_lies_outside_is_not_seen(self, store, fakes):
         outside = fakes.home / ".password-store"
-        outside.mkdir()
         (outside / "bank.gpg").write_bytes(b"")
         store.set(item("prod", b"{}"))
         assert store.keys() == ["prod"]

@@ -26,7 +26,6 @@ from awsvault import (
     go_json,
     is_credential_name,
     is_old_session,
-    mask,
     parse_duration,
     parse_time,
     printable,
@@ -421,10 +420,6 @@ def test_foreign_text_cannot_move_the_cursor(text, shown):
 def test_a_quoted_name_is_not_escaped_twice():
     assert f"{printable('a' + chr(10) + 'b')!r}" == "'a\\x0ab'"
     assert f"{printable('team' + chr(92) + 'x')!r}" == "'team\\x'"
-
-
-def test_a_key_id_shows_its_last_four_characters():
-    assert mask("AKIADUMMYEXAMPLE0001") == "****************0001"
 
 
 def test_hints_name_the_closest():

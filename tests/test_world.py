@@ -322,6 +322,22 @@ def test_a_file_is_read_whole_or_not_at_all(world, home):
     assert world.read_file(str(home / "fifo"), 100) == b""
 
 
+def test_a_pipe_is_waited_for(world, home, monkeypatch):
+    os.mkfifo(home / "pipe")
+    writer = os.open(home / "pipe", os.O_RDWR)
+    monkeypatch.setattr(world, "wait_readable", lambda _fds, _timeout: [])
+    with pytest.raises(OSError, match="timed out"):
+        world.read_file(str(home / "pipe"), 100)
+
+    def write(fds, _timeout):
+        os.write(writer, b"late")
+        os.close(writer)
+        return fds
+
+    monkeypatch.setattr(world, "wait_readable", write)
+    assert world.read_file(str(home / "pipe"), 100) == b"late"
+
+
 def test_a_line_is_read_and_not_a_byte_more(world):
     pipe = Pipe()
     os.write(pipe.writer, b"123456\nthe rest")
@@ -754,8 +770,9 @@ def test_a_hidden_answer_is_not_shown(home):
         (lambda terminal: terminal.send(END), "error 1 the question was left unanswered"),
         (lambda terminal: os.kill(terminal.pid, signal.SIGTERM), "error 143 ended by signal 15"),
         (lambda terminal: os.kill(terminal.pid, signal.SIGHUP), "error 129 ended by signal 1"),
+        (lambda terminal: os.kill(terminal.pid, signal.SIGQUIT), "error 131 ended by signal 3"),
     ],
-    ids=["Ctrl-C", "Ctrl-D", "SIGTERM", "SIGHUP"],
+    ids=["Ctrl-C", "Ctrl-D", "SIGTERM", "SIGHUP", "SIGQUIT"],
 )
 def test_the_terminal_is_as_it_was_whatever_ends_the_question(home, act, says, hidden):
     with asking(home, f"ask('Passphrase', hidden={hidden}, instead='x')") as terminal:
