@@ -5965,33 +5965,26 @@ def container_document(credentials: Credentials) -> bytes:
     All four members that SDKs insist on are there; botocore takes no answer without a Token or an
     Expiration.
     """
-    token, expiration = credentials.session_token, credentials.expiration
-    account = {"AccountId": credentials.account_id} if credentials.account_id else {}
-    return _document(
-        {
-            "AccessKeyId": credentials.access_key_id,
-            "SecretAccessKey": credentials.secret_access_key.reveal(),
-            "Token": token.reveal() if token else "",
-            "Expiration": format_time(expiration) if expiration else "",
-            **account,
-        }
-    )
+    return _document(credentials)
 
 
 def metadata_document(credentials: Credentials, now: datetime.datetime) -> bytes:
     """Write what instance metadata answers (EC2 User Guide, "Retrieve security credentials from
     instance metadata")."""
-    return _document(
-        {
-            "Code": "Success",
-            "LastUpdated": format_time(now),
-            "Type": "AWS-HMAC",
-            **parse_json_object(container_document(credentials).decode()),
-        }
-    )
+    described = {"Code": "Success", "LastUpdated": format_time(now), "Type": "AWS-HMAC"}
+    return _document(credentials, **described)
 
 
-def _document(members: Mapping[str, str]) -> bytes:
+def _document(credentials: Credentials, **described: str) -> bytes:
+    token, expiration = credentials.session_token, credentials.expiration
+    members = {
+        **described,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
+        "Token": token.reveal() if token else "",
+        "Expiration": format_time(expiration) if expiration else "",
+        **({"AccountId": credentials.account_id} if credentials.account_id else {}),
+    }
     return (go_json(members) + "\n").encode("utf-8", "surrogateescape")
 
 
@@ -6560,7 +6553,11 @@ class CredentialServer:
         connection.keep = connection.keep and not refusal.final
         self._unpark(connection)
         metadata = b" /latest/" in connection.data[:64]
-        body = b"" if metadata else _document({"Message": refusal.why})
+        body = (
+            b""
+            if metadata
+            else go_json({"Message": refusal.why}).encode("utf-8", "surrogateescape")
+        )
         self._send(connection, refusal.status, body, JSON_TYPE, refusal.headers)
 
     def _date(self) -> bytes:
@@ -6990,11 +6987,12 @@ def serve(world: World) -> None:
 # -- credentials for one command, without a port -----------------------------------------
 
 
-def start_keeper(world: World, folder: str, documents: Mapping[str, str]) -> None:
+def start_keeper(world: World, folder: str, documents: Mapping[str, Secret]) -> None:
     """Start the process that removes the command's files when this process, which becomes it, has
     ended, and hands out some credentials until then (AwsVaultError)."""
     life = world.life()
-    task = Secret(go_json({"command": str(life), "folder": folder, "documents": documents}))
+    texts = {name: document.reveal() for name, document in documents.items()}
+    task = Secret(go_json({"command": str(life), "folder": folder, "documents": texts}))
     command = [*world.self_command(bare=True), KEEP_COMMAND, str(life.pid)]
     what = "the process that keeps the command's files"
     world.spawn_detached(what, command, task, scrubbed(world.environ))
@@ -7006,12 +7004,13 @@ def keep(world: World) -> None:
     world.harden()
     task = read_task(world, ("command", "folder", "documents"))
     command, folder = Life.parse(task["command"]), task["folder"]
+    documents = {name: Secret(text) for name, text in task.pop("documents").items()}
     with world.listen_privately(folder) as listener:
         fd = world.ending_descriptor(command.pid)
         world.report_ready()
         while command.lasts(world):
             if listener.fileno() in world.wait_readable([listener.fileno(), fd], LOOK_SECONDS):
-                answer_one(world, listener, lambda name: task["documents"].get(name, ""))
+                answer_one(world, listener, lambda name: documents.get(name, Secret("")).reveal())
         world.remove_run_folder(folder)
 
 
@@ -7416,10 +7415,15 @@ def join_proxy(world: World, port: int, *, any_user: bool) -> None:
         raise AwsVaultError(f"nothing answers at {LINK_LOCAL}")
 
 
+def proxy_words(world: World, until: str, *, any_user: bool) -> list[str]:
+    """Return the command line of a proxy that ends with a process."""
+    flags = ["--until", until, *(["--imds-any-user"] if any_user else [])]
+    return [*world.self_command(), PROXY_COMMAND, *flags]
+
+
 def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
     """Start a proxy that ends with a process; it serves when this returns (AwsVaultError)."""
-    command = [*world.self_command(), PROXY_COMMAND, "--until", str(user)]
-    command += ["--imds-any-user"] if any_user else []
+    command = proxy_words(world, str(user), any_user=any_user)
     sudo = ["sudo", *([] if world.can_ask() else ["-n"]), "--"]
     is_root = world.uid() == 0  # in a shell of sudo's perhaps, whose variables name somebody else
     result = world.run(
@@ -8493,7 +8497,9 @@ def prepare_processes(
         )
     refuse_unrenewable(app, first)
     memory = remember(app.config, world.environ, world.working_folder(), app.remembered_flags())
-    kept = {name: export_json(name, one, "") for name, one in first.items() if one.expiration}
+    kept = {
+        name: Secret(export_json(name, one, "")) for name, one in first.items() if one.expiration
+    }
     child = private_environment(world, app.config, targets, {}, memory)
     try:
         say_end(app, first.values())
@@ -8750,8 +8756,7 @@ def proxy_command(app: App, *, stop: bool, until: str, detached: bool, imds_any_
         )
     uid, gid = (sudo_id(world, name) for name in ("SUDO_UID", "SUDO_GID"))
     if until and not detached:
-        command = [*world.self_command(), PROXY_COMMAND, "--detached", "--until", until]
-        command += ["--imds-any-user"] if imds_any_user else []
+        command = [*proxy_words(world, until, any_user=imds_any_user), "--detached"]
         environ = scrubbed(world.environ)
         world.spawn_detached("the link-local proxy", command, Secret(""), environ)
         return 0
@@ -8786,16 +8791,15 @@ def other_role(target: ProfileConfig) -> AssumeRole:
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
 
-def run_server(app: App, *, pid: str) -> int:  # noqa: ARG001
-    """Be the server of a command (hidden). ``pid`` is for whoever looks at a list of processes."""
-    serve(app.world)
-    return 0
+def beside_a_command(work: Callable[[World], None]) -> Callable[..., int]:
+    """Return the hidden command that does this. Its word, the id of the process that it belongs to,
+    is for whoever looks at a list of processes."""
 
+    def run(app: App, *, pid: str) -> int:  # noqa: ARG001
+        work(app.world)
+        return 0
 
-def run_keeper(app: App, *, pid: str) -> int:  # noqa: ARG001
-    """Keep a command's files (hidden). ``pid`` is for whoever looks at a list of processes."""
-    keep(app.world)
-    return 0
+    return run
 
 
 # AWS's words for what asking again does not change, and for a session that is over.
@@ -9193,8 +9197,10 @@ COMMANDS = (
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
-    Command(SERVE_COMMAND, run_server, "be the server of a command", ("pid",), hidden=True),
-    Command(KEEP_COMMAND, run_keeper, "keep a command's files", ("pid",), hidden=True),
+    Command(
+        SERVE_COMMAND, beside_a_command(serve), "be the server of a command", ("pid",), hidden=True
+    ),
+    Command(KEEP_COMMAND, beside_a_command(keep), "keep a command's files", ("pid",), hidden=True),
     Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
     Command(
         RENEW_COMMAND,
