@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -282,45 +284,49 @@ def test_root_in_a_shell_of_sudo_s_is_root(prod):
     assert result.out.startswith("HTTP/1.")
 
 
-@inside_a_network
-def test_of_two_proxies_at_once_one_serves_and_the_other_takes_nothing_from_it(prod, network):
-    proxies = [prod.popen("proxy") for _ in range(2)]
-    said = [proxy.stderr.readline() for proxy in proxies]
-    assert sorted("serving" in line for line in said) == [False, True], said
-    loser, winner = sorted(zip(proxies, said), key=lambda one: "serving" in one[1])
-    assert "running already" in loser[1]
-    assert loser[0].wait(30) == 1
-    assert prod.run(*LINKED, *python(ASK), check=0).out.startswith("HTTP/1.")
-    prod.run("proxy", "--stop", check=0)
-    winner[0].communicate(timeout=30)
-    assert network.addresses() == []
-
-
-SLOW_IP = """\
-#!/bin/sh
-{ip} "$@" || exit
-case "$2" in add) echo >{fifo}; exec sleep 60;; esac
-"""
+@pytest.fixture
+def slow_ip(network, tmp_path):
+    """Let the program ip go on with `show` and end after `add` when the test has opened a FIFO."""
+    path, fifo, real, slow = (
+        os.path.realpath(awsvault.address_tool()),
+        *(tmp_path / name for name in ("fifo", "real", "slow")),
+    )
+    os.mkfifo(fifo)
+    shutil.copy(path, real)
+    slow.write_text(
+        f'#!/bin/sh\ncase " $* " in *" show "*) echo >{fifo};; esac\n{real} "$@" || exit\n'
+        f'case " $* " in *" add "*) echo >{fifo}; exec sleep 60;; esac\n',
+        encoding="utf-8",
+    )
+    slow.chmod(0o755)
+    network.run("mount", "--bind", str(slow), path, check=True)
+    yield fifo
+    network.run("umount", path)
 
 
 @inside_a_network
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_while_the_address_is_added_leaves_nothing(number, prod, network, tmp_path):
-    ip, fifo = awsvault.address_tool(), tmp_path / "fifo"
-    os.mkfifo(fifo)
-    slow, real = tmp_path / "slow", tmp_path / "real"
-    slow.write_text(SLOW_IP.format(ip=real, fifo=fifo), encoding="utf-8")
-    slow.chmod(0o755)
-    shutil.copy(os.path.realpath(ip), real)
-    network.run("mount", "--bind", str(slow), os.path.realpath(ip), check=True)
+def test_a_signal_while_the_address_is_added_leaves_nothing(number, prod, network, slow_ip):
     proxy = prod.popen("proxy")
-    with open(fifo, encoding="ascii") as added:
-        added.readline()
-    assert network.run(str(real), "addr", "show", "to", f"{ADDRESS}/32").stdout
+    for _ in ("show", "add"):
+        slow_ip.read_text(encoding="ascii")
     os.kill(proxy.pid, number)
     proxy.communicate(timeout=30)
-    assert network.run(str(real), "addr", "show", "to", f"{ADDRESS}/32").stdout == ""
+    network.run("umount", os.path.realpath(awsvault.address_tool()))
+    assert network.addresses() == []
     assert network.run("ls", awsvault.LINK_LOCAL_FOLDER).stdout == ""
+
+
+@inside_a_network
+def test_a_proxy_waits_while_another_starts(prod, network, slow_ip):
+    prod.popen("proxy")
+    with open(slow_ip, encoding="ascii") as asked:
+        asked.readline()
+    second = prod.popen("proxy")
+    deadline = time.monotonic() + 20
+    while f"-> FLOCK  ADVISORY  WRITE {second.pid} " not in Path("/proc/locks").read_text():
+        assert second.poll() is None
+        assert time.monotonic() < deadline
 
 
 # -- without a network -----------------------------------------------------------------
