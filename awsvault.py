@@ -1542,10 +1542,7 @@ class World:
         for fd in (source, told, null):
             os.close(fd)
         self._wait_for(middle)
-        try:
-            self._write_and_close(sink, stdin.reveal_bytes())
-        except BrokenPipeError:
-            pass  # it has ended, and said why
+        self._hand_over(sink, stdin.reveal_bytes())
         said = self.read_descriptor(report, MAX_ITEM_BYTES)
         if not said.endswith(READY) if wait else said:
             raise AwsVaultError(f"{what} did not start: {reported_error(said.decode())}")
@@ -1574,10 +1571,7 @@ class World:
                 os._exit(EXIT_NOT_FOUND)
         for fd in (source, printed, null):
             os.close(fd)
-        try:
-            self._write_and_close(sink, stdin)
-        except BrokenPipeError:
-            pass  # its end is noticed by the end of what it prints
+        self._hand_over(sink, stdin)
         return pid, output
 
     def _become(
@@ -1607,9 +1601,12 @@ class World:
                 except OSError:
                     continue  # the listing's own
 
-    def _write_and_close(self, fd: int, data: bytes) -> None:
+    def _hand_over(self, fd: int, data: bytes) -> None:
+        """Write to a new process of ours all that it reads; one that has ended has said why."""
         try:
             self._write_all(fd, data)
+        except BrokenPipeError:
+            pass
         finally:
             os.close(fd)
 
@@ -1702,8 +1699,8 @@ class World:
         return False
 
     def open_notice_board(self) -> int:
-        """Open the terminal for writing only, to tell the person something later; -1 if there is
-        none.
+        """Open the terminal, or what takes anything, for writing only, to tell the person something
+        later.
 
         It is never waited for: what a stopped terminal does not take is lost.
         """
@@ -1711,7 +1708,7 @@ class World:
         try:
             return os.open("/dev/tty", flags)
         except OSError:
-            return -1
+            return os.open(os.devnull, flags)
 
     def post_notice(self, fd: int, text: str) -> None:
         """Write one line in between whatever the command shows."""
@@ -1942,10 +1939,9 @@ class World:
             except OSError:
                 continue
 
-    def dead_run_folders(self) -> list[str]:
-        """Return the folders whose process has ended without their removal, of those processes that
+    def sweep_run_folders(self) -> None:
+        """Remove the folders whose process has ended without their removal, of those processes that
         can be seen from here."""
-        found = []
         space = self._process_space()
         for root in self._run_roots():
             try:
@@ -1957,10 +1953,9 @@ class World:
                 life, _, mark = name.partition(".")
                 try:
                     if mark == space and not Life.parse(life).lasts(self):
-                        found.append(os.path.join(root, name))
+                        self.remove_run_folder(os.path.join(root, name))
                 except ValueError:
                     continue  # not one of ours
-        return found
 
     def library_environment(self) -> LibraryEnvironment:
         """Return a context in which libraries see no AWS configuration but what we pass to them."""
@@ -5869,7 +5864,6 @@ class ServerState(Value):
     role: dict[str, Any]
     renewer: tuple[str, ...]
     folder: str = ""
-    has_board: bool = False
 
     def to_json(self) -> Secret:
         """Write it for the other process."""
@@ -6819,7 +6813,7 @@ class CredentialServer:
         if not text and self.main.left(now) < 300 and self.main.current:
             what = f"the session of {printable(self.state.profile)!r} can't be renewed for now"
             text = f"{what}: {printable(failure.message)}"
-        if text and text != self.told and self.notice_board >= 0:
+        if text and text != self.told:
             self.told = text
             self.world.post_notice(self.notice_board, text)
 
@@ -6930,18 +6924,18 @@ def start_server(world: World, state: ServerState, port: ServerPort) -> None:
     """Start the server for this process, which becomes the command; AwsVaultError if it can't be
     started."""
     board = world.open_notice_board()
-    descriptors = [port.listener.fileno(), *([board] if board >= 0 else [])]
-    command = [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)]
     try:
-        state = state.replace(has_board=board >= 0)
-        environ = server_environ(world)
         # To wait would cost as much as our own start; if it dies early, clients are refused.
         world.spawn_detached(
-            "the server", command, state.to_json(), environ, descriptors, wait=False
+            "the server",
+            [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)],
+            state.to_json(),
+            server_environ(world),
+            [port.listener.fileno(), board],
+            wait=False,
         )
     finally:
-        if board >= 0:
-            os.close(board)
+        os.close(board)
     port.keep_for_command()
 
 
@@ -6981,7 +6975,7 @@ def serve(world: World) -> None:
         strict = state.command if state.mode.strict_peer else None
         peers = PeerCheck(world, listener.getsockname()[1], strict=strict)
     end = world.ending_descriptor(state.command.pid)
-    CredentialServer(world, state, listener, peers).run(end, 4 if state.has_board else -1)
+    CredentialServer(world, state, listener, peers).run(end, 4)
 
 
 # -- credentials for one command, without a port -----------------------------------------
@@ -7523,6 +7517,7 @@ def private_environment(
     metadata's, or both. Without one, ``memory`` is what this program needs to know: remember().
     """
     environ, region = world.environ, targets[0].endpoint.region if len(targets) == 1 else ""
+    world.sweep_run_folders()
     folder = world.make_run_folder()
     try:
         given: dict[str, dict[str, str]] = {"default": {}}
@@ -7540,7 +7535,8 @@ def private_environment(
         }
         child = private.replace(environ={**private.environ, **variables})
         process = given["default"].get("credential_process", "")
-        check_environment(world, child.environ, served, process)
+        for found, hint in outranking(world, child.environ, served, process):
+            raise AwsVaultError(f"{found} would be used instead of awsvault's credentials", hint)
         return child
     except BaseException:
         world.remove_run_folder(folder)
@@ -7718,22 +7714,11 @@ def private_config(text: str, given: Mapping[str, Mapping[str, str]]) -> str:
 BOTO_FILES = ("/etc/boto.cfg", "~/.boto")
 
 
-def check_environment(
-    world: World, environ: Mapping[str, str], served: Mapping[str, str], process: str = ""
-) -> None:
-    """Refuse an environment (AwsVaultError) unless SDKs that start in it end at us.
-
-    ``process`` is our own credential_process, where there is no server.
-    """
-    found = next(outranking(world, environ, served, process), None)
-    if found:
-        raise AwsVaultError(f"{found[0]} would be used instead of awsvault's credentials", found[1])
-
-
 def outranking(
     world: World, environ: Mapping[str, str], served: Mapping[str, str], process: str
 ) -> Iterator[tuple[str, str]]:
     """Yield what SDKs would find in an environment before they come to us, each with what helps.
+    ``process`` is our own credential_process, where there is no server.
 
     Reads the files as they are now, and as botocore does: by Python's own parser.
     """
@@ -7777,12 +7762,6 @@ def section_settings(world: World, path: str, section: str) -> list[tuple[str, s
         return []
 
 
-def sweep_leftovers(world: World) -> None:
-    """Remove the files of commands that were killed before anything could remove them."""
-    for folder in world.dead_run_folders():
-        world.remove_run_folder(folder)
-
-
 # Where names stand in a command line that programs of all kinds cut up.
 PROCESS_NAME = r"[A-Za-z0-9._@+/][A-Za-z0-9._@+/-]*"
 PROCESS_SAFE = r"[A-Za-z0-9._@+/=:,-]+"
@@ -7810,14 +7789,29 @@ def process_line(words: Sequence[str]) -> str:
     return " ".join(quoted)
 
 
-def check_process_name(name: str) -> None:
-    """Refuse a profile's name that can't stand in a credential_process (UsageError)."""
+def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Refuse what --process can't do (UsageError)."""
     import re
 
-    if not re.fullmatch(PROCESS_NAME, name):
+    for name in names:
+        if not re.fullmatch(PROCESS_NAME, name):
+            raise UsageError(
+                f"--process: {printable(name)!r} can't be used in a credential_process",
+                "letters, digits and . _ @ + / - are allowed, and no dash at the start",
+            )
+    if profile:
         raise UsageError(
-            f"--process: {printable(name)!r} can't be used in a credential_process",
-            "letters, digits and . _ @ + / - are allowed, and no dash at the start",
+            f"--process names the profiles, so {printable(profile)!r} can only be the command",
+            "put -- before the command",
+        )
+    if "default" in names[1:] and names[0] != "default":
+        raise UsageError(
+            "--process: the first profile is the command's default", "name default first"
+        )
+    if len(set(names)) > 1 and environ.get("AWS_ROLE_ARN"):
+        raise UsageError(
+            "AWS_ROLE_ARN is set, and would be the role of each of the profiles",
+            "unset AWS_ROLE_ARN",
         )
 
 
@@ -8485,7 +8479,6 @@ def prepare_processes(
     """Get each profile's credentials once, and leave to the command what it gets them anew with."""
     world = app.world
     check_process_names(profile, process, world.environ)
-    sweep_leftovers(world)
     targets = [
         app.resolve(app.known_profile(name), flags["duration"], flags["region"])
         for name in dict.fromkeys(process)
@@ -8520,26 +8513,6 @@ def refuse_unrenewable(app: App, credentials: Mapping[str, Credentials]) -> None
                 "which is not given to the command",
                 "leave --no-session away, or use --file-passphrase-command",
             )
-
-
-def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Refuse what --process can't do (UsageError)."""
-    for name in names:
-        check_process_name(name)
-    if profile:
-        raise UsageError(
-            f"--process names the profiles, so {printable(profile)!r} can only be the command",
-            "put -- before the command",
-        )
-    if "default" in names[1:] and names[0] != "default":
-        raise UsageError(
-            "--process: the first profile is the command's default", "name default first"
-        )
-    if len(set(names)) > 1 and environ.get("AWS_ROLE_ARN"):
-        raise UsageError(
-            "AWS_ROLE_ARN is set, and would be the role of each of the profiles",
-            "unset AWS_ROLE_ARN",
-        )
 
 
 def say_end(app: App, credentials: Iterable[Credentials]) -> None:
@@ -8680,12 +8653,16 @@ def serve_command(
     world = app.world
     tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
 
-    def act(provider: Provider) -> tuple[Provider, Credentials | None, Credentials | None]:
+    def act(
+        provider: Provider,
+    ) -> tuple[list[AssumeRole], SessionToken | None, Credentials | None, Credentials | None]:
         check_duration(target, provider, least)
-        return provider, *first_credentials(provider, tools, lazy=mode.lazy)
+        session, roles = split_chain(provider)
+        source = session.retrieve(tools) if session else None
+        lazy = mode.lazy and roles
+        return roles, session, source, None if lazy else provider.retrieve(tools)
 
-    provider, source, current = app.carry_out(target, act, early=True)
-    session, roles = split_chain(provider)
+    roles, session, source, current = app.carry_out(target, act, early=True)
     check_left(target, current or source or Credentials("", Secret("")), least, world.now())
     life = (roles[-1] if roles else session or roles[0]).duration
     if life < TOO_SHORT_FOR_SERVER:
@@ -8693,7 +8670,6 @@ def serve_command(
             f"warning: {format_duration(life)} is too short for a server: "
             "some SDKs then ask at every call, or sign with what has ended"
         )
-    sweep_leftovers(world)
     port = ServerPort()
     token = Secret(b64url(world.random(30)))
     served = server_variables(mode, port.number, token)
@@ -8718,15 +8694,6 @@ def serve_command(
         unproxied = without_proxy(child.environ, [f"http://{LINK_LOCAL}/"])
         return child.replace(environ={**child.environ, **unproxied})
     return child
-
-
-def first_credentials(
-    provider: Provider, tools: Tools, *, lazy: bool
-) -> tuple[Credentials | None, Credentials | None]:
-    """Return the session that a server renews from, and what it serves at first."""
-    session, roles = split_chain(provider)
-    source = session.retrieve(tools) if session else None
-    return source, None if lazy and roles else provider.retrieve(tools)
 
 
 def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
@@ -8761,14 +8728,8 @@ def proxy_command(app: App, *, stop: bool, until: str, detached: bool, imds_any_
         world.spawn_detached("the link-local proxy", command, Secret(""), environ)
         return 0
 
-    def report() -> None:
-        if detached:
-            world.report_ready()
-        else:
-            world.say(
-                f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
-            )
-
+    said = f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
+    report = world.report_ready if detached else lambda: world.say(said)
     with RaisedSignals():
         proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
         proxy.open()
