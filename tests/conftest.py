@@ -15,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import awsvault
 from tests.fake_aws import ACCOUNT, KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
 from tests.needs import missing
 from tests.terminal import Terminal
@@ -27,6 +28,10 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 PROGRAM = Path(__file__).resolve().parent.parent / "awsvault.py"
+# As the program starts itself: to compile the file for each run would be half of all the time.
+COMPILED_ONCE = [
+    sys.executable, "-c", awsvault.RUN_AS_MODULE, str(PROGRAM.parent), PROGRAM.stem,
+]  # fmt: skip
 PASSPHRASE = "correct horse battery staple"
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
@@ -66,7 +71,7 @@ class Cli:
 
     def __init__(self, home, url, program=None):
         self.home = Path(home)
-        self.program = program or [sys.executable, str(PROGRAM)]
+        self.program = program or list(COMPILED_ONCE)
         self.environ = {
             "HOME": str(home),
             "PATH": "/usr/local/bin:/usr/bin:/bin",

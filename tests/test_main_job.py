@@ -23,7 +23,7 @@ from itertools import groupby
 import pytest
 
 from tests.authority import make_authority
-from tests.conftest import PASSPHRASE, Cli, arn
+from tests.conftest import PASSPHRASE, PROGRAM, Cli, arn
 from tests.fake_aws import ACCOUNT, KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
 
 OTHER_KEY_ID, OTHER_SECRET = "AKIADUMMYEXAMPLE0002", "dummy/secret+key/EXAMPLE0002/not/real000"
@@ -404,6 +404,13 @@ def test_a_reader_that_goes_away_ends_the_command(chains):
     assert process.stdout.readline() == "y\n"
     process.stdout.close()
     assert process.wait(30) == -signal.SIGPIPE
+
+
+def test_the_file_is_a_script(chains):
+    chains.program = [sys.executable, str(PROGRAM)]
+    assert chains.run("exec", "plain", "--", "echo", "ran", check=0).out == "ran\n"
+    server = chains.run("exec", "--ecs-server", "admin", "--", "env", check=0).out
+    assert "AWS_CONTAINER_CREDENTIALS_FULL_URI=" in server
 
 
 def test_no_descriptor_is_left_open(chains):

@@ -80,19 +80,10 @@ def lines(result):
 
 
 def wait_until_kept_no_more(folder):
-    """Return when the process that keeps a command's files has ended: its socket is gone then."""
-    here = os.getcwd()
-    try:
-        os.chdir(folder)
-        while True:
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(20)
-                client.connect(awsvault.SOCKET_NAME)
-                client.recv(1)  # it hangs up on a client that says nothing, or with its own end
-    except OSError:
-        assert not os.path.exists(folder)
-    finally:
-        os.chdir(here)
+    """Return when the process that keeps a command's files has ended, and they are gone."""
+    keeper = server_of(int(os.path.basename(folder).partition("-")[0]), "_keep")
+    assert keeper is None or gone(keeper)
+    assert not os.path.exists(folder)
 
 
 # -- with real clients -----------------------------------------------------------------
@@ -349,8 +340,7 @@ def test_the_files_go_with_the_command(how, prod):
     else:
         os.kill(process.pid, signal.SIGKILL)
     process.wait(60)
-    if os.path.exists(folder):
-        wait_until_kept_no_more(folder)
+    wait_until_kept_no_more(folder)
     assert os.listdir(run_folder(prod)) == []
 
 
@@ -367,8 +357,7 @@ def test_the_keeper_holds_nothing_of_the_command_s(prod):
     kill_group(process)
     assert process.stdout.read() == ""  # the end, so nobody else has it open
     process.wait(60)
-    if os.path.exists(folder):
-        wait_until_kept_no_more(folder)
+    wait_until_kept_no_more(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root sees into it")
@@ -453,8 +442,7 @@ def test_after_the_command_its_settings_file_is_refused(prod):
     _, text, _ = shown(prod, "--process", "prod")
     words = shlex.split(re.search(r"credential_process = (.*)", text)[1])
     folder = os.path.dirname(words[-2])
-    if os.path.exists(folder):
-        wait_until_kept_no_more(folder)
+    wait_until_kept_no_more(folder)
     result = subprocess.run(
         words, env=prod.environment(), capture_output=True, text=True, timeout=60
     )

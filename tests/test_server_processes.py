@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -115,9 +116,8 @@ def test_a_caller_that_ignores_its_children_is_no_hindrance(ready):
 
 
 def test_job_control_is_the_shells(ready):
-    line = " ".join(
-        [*ready.program, "exec", "--server", "prod", "--", "sh", "-c", "'echo ready; exec cat'"]
-    )
+    command = ["exec", "--server", "prod", "--", "sh", "-c", "echo ready; exec cat"]
+    line = shlex.join([*ready.program, *command])
     environ = ready.environment({"PS1": "shell> ", "TERM": "dumb"})
     with Terminal(["bash", "--norc", "--noprofile", "-i"], env=environ) as shell:
         shell.expect("shell> ")
