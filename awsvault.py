@@ -698,7 +698,11 @@ class RaisedSignals:
         import signal
 
         numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-        self.previous = {number: signal.signal(number, self._end) for number in numbers}
+        self.previous = {
+            number: signal.signal(number, self._end)
+            for number in numbers
+            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+        }
 
     def _end(self, number: int, _frame: object) -> NoReturn:
         raise AwsVaultError(f"ended by signal {number}", exit_code=128 + number)

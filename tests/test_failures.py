@@ -511,6 +511,18 @@ PROMPTS = [
 ]
 
 
+def test_nohup_is_kept_to(vault):
+    told = vault.home / "told"
+    os.mkfifo(told)
+    vault.config(f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = cat {told}\n")
+    vault.program = ["nohup", *vault.program]
+    process = vault.popen("exec", "prod", "--", "echo", "ran")
+    with told.open("w") as code:  # once the helper is there
+        process.send_signal(signal.SIGHUP)
+        code.write("123456")
+    assert process.communicate(timeout=30)[0] == "ran\n"
+
+
 def test_a_signal_ends_what_was_started_to_help(vault):
     # The program tells its number, and that it is there.
     told = vault.home / "told"
