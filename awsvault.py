@@ -1502,16 +1502,19 @@ class World:
 
     def self_command(self, *, bare: bool = False) -> list[str]:
         """Return the words that start this program again; ``bare`` leaves the installed libraries
-        out, which is faster."""
-        python = [sys.executable, "-I", *(["-S"] if bare else [])]
+        out, which is faster.
+
+        The libraries of a run from source may be installed for this user alone, which -I hides.
+        """
+        alone = ["-I", "-S"] if bare else ["-I"]
         if self.bundle is not None:
-            return [*python, os.path.abspath(self.bundle.path)]
+            return [sys.executable, *alone, os.path.abspath(self.bundle.path)]
         path = os.path.abspath(__file__)
-        if bare:
-            # As a module its compiled form is kept; as a program it would be compiled each time.
-            folder, name = os.path.dirname(path), os.path.basename(path)[: -len(".py")]
-            return [*python, "-c", RUN_AS_MODULE, folder, name]
-        return [*python, path]
+        if not bare:
+            return [sys.executable, path]
+        # As a module its compiled form is kept; as a program it would be compiled each time.
+        folder, name = os.path.dirname(path), os.path.basename(path)[: -len(".py")]
+        return [sys.executable, *alone, "-c", RUN_AS_MODULE, folder, name]
 
     def spawn_detached(
         self,
@@ -7416,8 +7419,10 @@ def join_proxy(world: World, port: int, *, any_user: bool) -> None:
 
 def proxy_words(world: World, until: str, *, any_user: bool) -> list[str]:
     """Return the command line of a proxy that ends with a process."""
+    python, *words = world.self_command()
+    words = words if words[0] == "-I" else ["-I", *words]  # root takes nothing from around it
     flags = ["--until", until, *(["--imds-any-user"] if any_user else [])]
-    return [*world.self_command(), PROXY_COMMAND, *flags]
+    return [python, *words, PROXY_COMMAND, *flags]
 
 
 def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
