@@ -736,8 +736,9 @@ def split_line(line):
     return [a.decode("utf-8", "surrogateescape") for a in args]
 
 
-def main(argv):
+def main(argv=None):
     global VERBOSE, QUIET
+    argv = sys.argv if argv is None else argv
     log = os.environ.get("FAKE_SECURITY_LOG")
     if log:
         with open(log, "a") as f:
@@ -769,9 +770,3 @@ def main(argv):
             return 0
         if result and not QUIET:
             err(f"{args[0]}: returned {result}\n")
-
-
-if __name__ == "__main__":
-    rc = main(sys.argv)
-    sys.stdout.buffer.flush()
-    os._exit(rc & 255)

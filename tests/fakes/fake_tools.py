@@ -326,7 +326,3 @@ def main():
         json.dump(state, file)
     sys.stdout.flush()
     return status
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
