@@ -21,7 +21,6 @@ One module, read from top to bottom; a room uses only names of its own or of a r
 
 from __future__ import annotations
 
-import datetime
 import errno
 import gc
 import os
@@ -30,6 +29,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import datetime
     import socket
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
@@ -51,6 +51,11 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 else:
+    try:
+        # Before Python 3.12 datetime loads another implementation first, for a millisecond.
+        import _datetime as datetime
+    except ImportError:
+        import datetime
 
     def dataclass_transform(**_options):
         """Stand in for the type checker's decorator: at run time it does nothing."""
