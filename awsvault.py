@@ -200,11 +200,12 @@ def printable(text: object) -> Printable:
     )
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """Return a hint that names the few most similar of ``names``, or nothing."""
+def closest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return a hint that names the few most similar of ``names``, or nothing. At a ``cutoff`` of 1
+    they are the same."""
     import difflib
 
-    similar = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+    similar = difflib.get_close_matches(name, sorted(names), n=3, cutoff=cutoff)
     return f"did you mean {' or '.join(map(printable, similar))}?" if similar else ""
 
 
@@ -2265,7 +2266,13 @@ class Passphrase:
             ) from None
         if not argv:
             raise UsageError("the passphrase command names no program")
-        result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
+        try:
+            result = self.world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=True)
+        except ToolError as error:
+            raise KeystoreError(
+                f"the passphrase command gives nothing: {error.message}",
+                "look at --file-passphrase-command and AWS_VAULT_FILE_PASSPHRASE_COMMAND",
+            ) from None
         if result.status != 0:
             raise KeystoreError(
                 f"the passphrase command {printable(argv[0])!r} failed with status {result.status}",
@@ -5445,10 +5452,11 @@ class SessionProvider(Provider):
             return tools.min_ttl
         return max(tools.min_ttl, min(self.server_life, self.duration / 3))
 
-    def cached(self, tools: Tools) -> Credentials | None:
-        """Return what is in the vault as long as it is valid at all."""
-        fingerprint = digest(*self.made_from(tools))
-        return tools.vault.find_session(self.slot, fingerprint, datetime.timedelta())
+    def cached(
+        self, tools: Tools, least: datetime.timedelta = datetime.timedelta()
+    ) -> Credentials | None:
+        """Return what is in the vault with ``least`` left, as long as it is valid at all."""
+        return tools.vault.find_session(self.slot, digest(*self.made_from(tools)), least)
 
     def _make(self, tools: Tools, fingerprint: str) -> Credentials:
         check_ca_bundle(self.endpoint)
@@ -5547,6 +5555,15 @@ class AssumeRole(SessionProvider):
 
     def link(self) -> str:
         return "role"
+
+
+def asks_for_code(provider: Provider) -> bool:
+    """Tell whether a chain proves an MFA device anywhere."""
+    while isinstance(provider, SessionProvider):
+        if provider.mfa:
+            return True
+        provider = provider.source
+    return False
 
 
 # ======================================================================
@@ -5861,7 +5878,7 @@ class ServerState(Value):
     for.
 
     ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that
-    /role-arn/ adds, ``renewer`` the command line that renews.
+    /role-arn/ adds, ``renewer`` the command line that renews, ``hint`` what a person can do.
     """
 
     mode: ServerMode
@@ -5876,6 +5893,7 @@ class ServerState(Value):
     links: tuple[dict[str, Any], ...]
     role: dict[str, Any]
     renewer: tuple[str, ...]
+    hint: str = ""
     folder: str = ""
 
     def to_json(self) -> Secret:
@@ -6832,12 +6850,11 @@ class CredentialServer:
 
     def _ask_for_person(self, failure: Failure) -> str:
         """Return what a person is to do, where only he can do something."""
-        profile = printable(self.state.profile)
-        what = f"the session of {profile!r} can't be renewed"
+        what = f"the session of {printable(self.state.profile)!r} can't be renewed"
         if failure.restart:
             return f"{what}: restart the command to renew"
         if failure.person:
-            return f"{what} without you: run awsvault exec {profile} in another terminal to renew"
+            return f"{what} without you: {self.state.hint}"
         return ""
 
 
@@ -7999,10 +8016,13 @@ def too_short(
 
 
 def check_duration(
-    target: ProfileConfig, provider: Provider, least: datetime.timedelta | None
+    target: ProfileConfig, provider: Provider, tools: Tools, least: datetime.timedelta | None
 ) -> None:
-    """Refuse, before anybody is asked, a chain whose new session would last less than ``least``."""
+    """Refuse, before anybody is asked for a code, a chain whose new session would last less than
+    ``least``, if no cached one lasts longer."""
     if least and isinstance(provider, SessionProvider) and provider.duration < least:
+        if provider.cached(tools, least):
+            return
         if isinstance(provider, AssumeRole) and isinstance(provider.source, SessionProvider):
             hint = "AWS allows a role no more than an hour from a session: ask for less"
             raise too_short(target, provider.duration, least, hint)
@@ -8118,7 +8138,7 @@ class App:
         tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
 
         def act(provider: Provider) -> Credentials:
-            check_duration(target, provider, least)
+            check_duration(target, provider, tools, least)
             return provider.retrieve(tools)
 
         credentials = self.carry_out(target, act, no_session=no_session, early=early)
@@ -8163,6 +8183,10 @@ class App:
         )
         for note in plan.notes:
             self.world.say_once(f"note: {note}")
+        if self._codes and self._codes.given and not asks_for_code(plan.provider):
+            self.world.say_once(
+                f"note: {printable(target.name)!r} has no mfa_serial, so the MFA code is not used"
+            )
         self.world.debug(f"chain: {printable(plan.provider.describe())}")
         return plan
 
@@ -8195,6 +8219,13 @@ class App:
         """Return the flags that lead a later start in this folder to the same credentials of the
         same vault; no secret."""
         return [*self.options.flags, f"--backend={self.vault.keystore.name}"]
+
+    def renewal_hint(self, profile: str) -> str:
+        """Return how a person makes the session anew that a command waits for: one that was made
+        for a duration serves only where that is asked for."""
+        flags = [flag for flag in self.options.flags if flag.startswith("--duration=")]
+        words = " ".join(["awsvault exec", *flags, printable(profile)])
+        return f"run {words} in another terminal to renew"
 
     def opens_alone(self) -> bool:
         """Tell whether the vault can be opened again inside a command, without a person."""
@@ -8444,6 +8475,7 @@ def exec_command(
     app.refuse_nesting()
     if process:
         refuse_together(server_flags, "--process starts no server")
+        check_process_names(profile, process, world.environ)
     mode = server_mode(world, no_session=no_session, **server_flags)
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
@@ -8451,7 +8483,7 @@ def exec_command(
     least = parse_duration(min_ttl) if min_ttl else None
     if process:
         flags = {"duration": duration, "no_session": no_session, "region": region}
-        child = prepare_processes(app, profile, process, flags, token, least)
+        child = prepare_processes(app, process, flags, token, least)
     else:
         target = app.resolve(app.known_profile(profile), duration, region)
         if mode:
@@ -8485,7 +8517,6 @@ def refuse_together(flags: Mapping[str, bool], why: str) -> None:
 
 def prepare_processes(
     app: App,
-    profile: str,
     process: Sequence[str],
     flags: Mapping[str, Any],
     token: Secret | None,
@@ -8493,7 +8524,6 @@ def prepare_processes(
 ) -> ChildEnvironment:
     """Get each profile's credentials once, and leave to the command what it gets them anew with."""
     world = app.world
-    check_process_names(profile, process, world.environ)
     targets = [
         app.resolve(app.known_profile(name), flags["duration"], flags["region"])
         for name in dict.fromkeys(process)
@@ -8585,7 +8615,7 @@ class ProcessAnswer:
     def _with_hint(self, error: AwsVaultError) -> AwsVaultError:
         if not isinstance(error, NeedsPerson):
             return error
-        renew = f"run awsvault exec {printable(self.target.name)} in another terminal to renew"
+        renew = self.app.renewal_hint(self.target.name)
         again = "start it again, with --file-passphrase-command or a native keystore"
         return NeedsPerson(error.message, renew if self.app.opens_alone() else again)
 
@@ -8671,7 +8701,7 @@ def serve_command(
     def act(
         provider: Provider,
     ) -> tuple[list[AssumeRole], SessionToken | None, Credentials | None, Credentials | None]:
-        check_duration(target, provider, least)
+        check_duration(target, provider, tools, least)
         session, roles = split_chain(provider)
         source = session.retrieve(tools) if session else None
         lazy = mode.lazy and roles
@@ -8697,7 +8727,7 @@ def serve_command(
         renewer=(
             *world.self_command(), RENEW_COMMAND, *app.remembered_flags(), "--", target.name
         ),
-        folder=child.folder,
+        hint=app.renewal_hint(target.name), folder=child.folder,
     )  # fmt: skip
     try:
         start_server(world, state, port)
@@ -9132,7 +9162,7 @@ PROXY_OPTIONS = (
 )
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
-    switch(("--json", "-j"), "as export --format=json", hidden=True),
+    switch(("--json", "-j"), "print credentials, as export --format=json does"),
     *SERVER_OPTIONS,
     Option(
         ("--process",),
@@ -9155,7 +9185,7 @@ EXPORT_OPTIONS = (
 )
 REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
-    switch(("--sessions-only", "-s"), "keep the keys", hidden=True),
+    switch(("--sessions-only", "-s"), "keep the keys"),
 )
 BACKENDS_OPTIONS = (Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),)
 VERSION_OPTIONS = (
@@ -9189,6 +9219,13 @@ COMMANDS = (
 )
 
 
+# Commands of aws-vault's -> what helps those who know them.
+NOT_HERE = {
+    "server": "it is called proxy, and exec --server needs none",
+    **dict.fromkeys(("login", "rotate", "migrate-backend"), "it is not there yet"),
+}
+
+
 class ParsedLine(Value):
     """A command line cut up: the command, its flags as tokens, its words."""
 
@@ -9206,9 +9243,9 @@ def find_command(name: str) -> Command:
             return command
     shown = [command for command in COMMANDS if not command.hidden]
     names = [name for command in shown for name in (command.name, *command.aliases)]
-    raise UsageError(
-        f"no command {printable(name)!r}", closest(name, [*names, "help"]) or "awsvault help"
-    )
+    # Not so far a cast that one who mistypes is led to remove.
+    hint = NOT_HERE.get(name) or closest(name, [*names, "help"], 0.7) or "awsvault help"
+    raise UsageError(f"no command {printable(name)!r}", hint)
 
 
 def cut_line(argv: Sequence[str]) -> ParsedLine:
@@ -9327,7 +9364,7 @@ def _add_option(group: Any, option: Option) -> None:
         )
         return
     # Help shows the form that changes something; the other one is there as well.
-    for names, value in ((option.names, True), ((f"--no-{option.names[0][2:]}",), False)):
+    for names, value in ((option.names, True), ((opposite(option.names[0]),), False)):
         shown = value is not option.default and not option.hidden
         group.add_argument(
             *names,
@@ -9336,6 +9373,11 @@ def _add_option(group: Any, option: Option) -> None:
             const=value,
             help=_option_help(option) if shown else argparse.SUPPRESS,
         )
+
+
+def opposite(name: str) -> str:
+    """Return the form of a boolean flag that means the contrary."""
+    return f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
 
 
 def _option_help(option: Option) -> str:
@@ -9466,7 +9508,7 @@ def repeated_flags(options: Iterable[Option], values: Mapping[str, Any]) -> tupl
         if value == option.default or option.dest in UNREPEATED:
             continue
         if option.boolean:
-            flags.append(name if value else f"--no-{name[2:]}")
+            flags.append(name if value else opposite(name))
         else:
             flags.append(f"{name}={value}")
     return tuple(flags)

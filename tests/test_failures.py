@@ -157,6 +157,7 @@ FLAGS = [
     (["add", "a\x1b[2Jb", "--env"], {}, r"\\x1b"),
     (["add", "x", "y"], {}, "takes no 'y'"),
     (["exce", "prod"], {}, "no command 'exce'"),
+    (["server"], {}, "no command 'server'"),
     (["export", "prod", "--format=xml"], {}, "xml"),
     (["exec", "prod", "--mfa-token-fd", "x", *TRUE], {}, "'x' is no descriptor"),
     (["exec", "prod", "--mfa-token-fd", "77", *TRUE], {}, "can't read descriptor 77"),
@@ -168,6 +169,14 @@ FLAGS = [
 def test_command_line(vault, fake_aws, args, env, says):
     refuse(vault, *args, code=2, says=says, env=env)
     assert fake_aws.calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("server", "it is called proxy"), ("login", "not there yet"), ("exce", "exec")],
+)
+def test_commands_of_others_lead_nobody_to_remove(vault, name, hint):
+    refuse(vault, name, code=2, says="no command", hints=hint)
 
 
 def test_nested(vault):

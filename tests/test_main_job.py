@@ -413,6 +413,12 @@ def test_the_file_is_a_script(chains):
     assert "AWS_CONTAINER_CREDENTIALS_FULL_URI=" in server
 
 
+def test_a_code_that_nobody_asks_for_is_said_so(chains):
+    said = "'plain' has no mfa_serial, so the MFA code is not used"
+    assert said in chains.run("exec", "plain", "-t", "123456", "--", "true", check=0).err
+    assert chains.run("exec", "plain", "--", "true", check=0).err == ""
+
+
 def test_no_descriptor_is_left_open(chains):
     show = "import os; print(sorted(int(fd) for fd in os.listdir('/proc/self/fd')))"
     line = [sys.executable, "-I", "-S", "-c", show]

@@ -28,6 +28,14 @@ def test_a_cached_session_with_enough_serves(profile, prod, fake_aws):
     assert fake_aws.count() == made
 
 
+def test_one_that_lasts_longer_than_a_new_one_would(prod, fake_aws):
+    prod.mfa_config()
+    run(prod, "admin", "-t", "123456")
+    made = fake_aws.count()
+    assert run(prod, "prod", "--min-ttl", "2h").out == "started\n"
+    assert fake_aws.count() == made
+
+
 @pytest.mark.parametrize(
     ("profile", "action"), [("prod", "GetSessionToken"), ("admin", "AssumeRole")]
 )

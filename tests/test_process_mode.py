@@ -183,6 +183,15 @@ def test_where_nothing_can_be_renewed_the_error_says_how(prod, fake_aws):
     assert result.out == ""
 
 
+def test_the_hint_says_for_how_long(prod, fake_aws):
+    prod.mfa_config()
+    opens_alone(prod)
+    fake_aws.lifetime = -5
+    line = ["exec", "--process", "prod", "-d", "4h", "-t", "123456", "--", *python(GONE)]
+    result = prod.run(*line, check=0)
+    assert "run awsvault exec --duration=4h prod in another terminal to renew" in result.out
+
+
 def test_aws_is_down_and_what_is_valid_is_served(prod, fake_aws):
     opens_alone(prod)
     fake_aws.lifetime = 120
@@ -513,6 +522,7 @@ def test_a_home_with_blanks(fake_aws, tmp_path):
 
 USAGE = [
     (["--process", "prod", "true"], "put -- before the command"),
+    (["--process", "prod", "no-such-program", "x"], "put -- before the command"),
     (["--process", "prod", "--process", "default", "--", "true"], "name default first"),
     (["--process", "prod", "--server", "--", "true"], "leave one of them away"),
     (["--process", "prod", "--strict-peer", "--", "true"], "leave one of them away"),

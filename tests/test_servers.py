@@ -97,7 +97,7 @@ class Served:
             current=credentials(world, left) if left else None, source=made,
             links=({"role_arn": "arn:aws:iam::111111111111:role/admin"},) if links else (),
             role={"seconds": HOUR},
-            renewer=("renew",),
+            renewer=("renew",), hint="run awsvault exec admin in another terminal to renew",
         )  # fmt: skip
         strict = self.state.command if self.mode.strict_peer else None
         peers = awsvault.PeerCheck(world, self.port.number, strict=strict) if LINUX else None
