@@ -26,7 +26,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 SOURCES := awsvault.py build_zipapp.py __main__.py
-PYTEST_WORKERS ?= 2
+# One more than there are processors: some tests wait.
+PYTEST_WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 PYTEST_ARGS ?=
 
 test: .venv/stamp .venv-awscli/stamp test-tools
