@@ -79,10 +79,14 @@ def probe():
 @functools.lru_cache
 def pythons() -> dict[str, str]:
     """Return version -> full path of every Python that this machine really has, old ones too."""
-    patterns = ("~/.pyenv/versions/*/bin/python", "/usr/bin/python3*", "/usr/local/bin/python3*")
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    shims = [os.path.dirname(folder) for folder in folders if os.path.basename(folder) == "shims"]
+    patterns = [
+        f"{root}/versions/*/bin/python" for root in (os.path.expanduser("~/.pyenv"), *shims)
+    ]
     found = {}
-    for pattern in patterns:
-        for path in sorted(glob.glob(os.path.expanduser(pattern))):
+    for pattern in (*patterns, "/usr/bin/python3*", "/usr/local/bin/python3*"):
+        for path in sorted(glob.glob(pattern)):
             if path.endswith("config"):
                 continue
             code = "import sys; print('%d.%d' % sys.version_info[:2])"
