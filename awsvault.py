@@ -670,6 +670,14 @@ class Life(Value):
         return world.process_started(self.pid) == self.started
 
 
+class Ended(BaseException):
+    """A signal ends this process: no handler of errors may take it for one and go on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by signal {number}")
+        self.exit_code = 128 + number
+
+
 class LockTimeout(Exception):
     """Raised by the alarm that ends a wait."""
 
@@ -697,7 +705,7 @@ class Alarm:
 
 
 class RaisedSignals:
-    """A block in which a signal that ends this process does so by AwsVaultError, so that what is
+    """A block in which a signal that ends this process does so by raising Ended, so that what is
     open is closed, and what was started ends too."""
 
     def __enter__(self) -> None:
@@ -711,7 +719,7 @@ class RaisedSignals:
         }
 
     def _end(self, number: int, _frame: object) -> NoReturn:
-        raise AwsVaultError(f"ended by signal {number}", exit_code=128 + number)
+        raise Ended(number)
 
     def __exit__(self, *_exception: object) -> None:
         import signal
@@ -771,7 +779,6 @@ class Lock:
             self.shared_refusals
             and isinstance(error, AwsVaultError)
             and not isinstance(error, NeedsPerson)
-            and error.exit_code < 128
         ):
             self._write(
                 self.info.replace(
@@ -1862,7 +1869,8 @@ class World:
             self.signal_process(pid, signal.SIGTERM)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, end)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, end)
         self._wait_for(pid)
 
     def signal_process(self, pid: int, number: int) -> None:
@@ -1893,12 +1901,13 @@ class World:
         except OSError:
             return ""
 
-    def enter_folder(self, path: str) -> None:
-        """Make a folder the one that relative paths start from; one that is gone is none."""
-        try:
-            os.chdir(path)
-        except OSError:
-            return
+    def enter_folder(self, *paths: str) -> None:
+        """Make the first folder that can be entered the one that relative paths start from."""
+        for path in paths:
+            try:
+                return os.chdir(path)
+            except OSError:
+                continue
 
     # -- what a command leaves behind ----------------------------------------
 
@@ -3689,6 +3698,7 @@ PASS_DAMAGED = (
     r"|[Uu]nexpected (end|EOF)|mdc_packet|message was not integrity protected"
     r"|failed to (read|parse) header|failed to decrypt and authenticate"
 )
+PASS_UNREADABLE = r"can't open|Permission denied|Input/output error"
 # What lies there is not listed.
 PASS_FOLDERS = (".git", ".extensions")
 PASS_FAILURES = (
@@ -3706,8 +3716,8 @@ PASS_FAILURES = (
     ),
     (
         r"No space left|[Rr]ead-only file system|Permission denied",
-        "the password store can't be written",
-        "",
+        "the password store can't be read or written",
+        "look at its files' owner and mode, and at the disk",
     ),
 )
 
@@ -3766,7 +3776,8 @@ class Pass(Keystore):
 
         self._check_entry(key)
         result = self._call("show", self._entry_of(key))
-        if result.status != 0 and re.search(PASS_DAMAGED, result.errors):
+        unreadable = re.search(PASS_UNREADABLE, result.errors)
+        if result.status != 0 and not unreadable and re.search(PASS_DAMAGED, result.errors):
             raise DamagedItem(
                 f"stored item {printable(key)!r} is damaged: {last_line(result.errors)}",
                 f"restore {printable(self._path(key))} from a backup, or remove it",
@@ -4453,6 +4464,7 @@ class Setting(Value):
 DURATION_FLAG = "--duration"
 # What AWS says of names (STS API Reference, AssumeRole): a wrong one shall cost no MFA code.
 NAME_FORM = (r"[\w+=,.@-]{2,64}", "not 2 to 64 letters, digits or + = , . @ - _")
+SOURCE_FORM = (r"[\w+=,.@-]{2,256}", "not 2 to 256 letters, digits or + = , . @ - _")
 SERIAL_FORM = (r"[\w+=/:,.@-]{9,256}", "no serial number or ARN of an MFA device")
 ROLE_FORM = (r"arn:[\w-]+:iam::\d{12}:role/[!-~]{1,1000}", "no ARN of a role")
 EXTERNAL_ID_FORM = (r"[\w+=,.@:/-]{2,1224}", "not 2 to 1224 letters, digits or + = , . @ : / - _")
@@ -4498,7 +4510,7 @@ SETTINGS = {
         Setting("role_session_name", ("AWS_ROLE_SESSION_NAME",), active_only=True, form=NAME_FORM),
         Setting("session_tags", ("AWS_SESSION_TAGS",), active_only=True),
         Setting("transitive_session_tags", ("AWS_TRANSITIVE_TAGS",), active_only=True),
-        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True, form=NAME_FORM),
+        Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True, form=SOURCE_FORM),
         Setting("external_id", form=EXTERNAL_ID_FORM),
         Setting("source_profile"),
         Setting("credential_process", trusted=True),
@@ -7887,7 +7899,8 @@ def recall(world: World, path: str) -> list[str]:
         text = world.read_file(path, MAX_ITEM_BYTES).decode("utf-8", "surrogateescape")
         memory = parse_json_object(text)
         environ, flags = dict(memory["environ"]), [str(flag) for flag in memory["flags"]]
-        world.enter_folder(str(memory["folder"]))
+        # Never where the SDK happens to be: what has that name there is not what was meant.
+        world.enter_folder(str(memory["folder"]), os.path.dirname(path))
     except FileNotFoundError:
         raise AwsVaultError(
             "the command that these credentials were for has ended", "start it again"
@@ -8223,7 +8236,7 @@ class App:
     def renewal_hint(self, profile: str) -> str:
         """Return how a person makes the session anew that a command waits for: one that was made
         for a duration serves only where that is asked for."""
-        flags = [flag for flag in self.options.flags if flag.startswith("--duration=")]
+        flags = [flag for flag in self.options.flags if flag.partition("--duration=")[2]]
         words = " ".join(["awsvault exec", *flags, printable(profile)])
         return f"run {words} in another terminal to renew"
 
@@ -9505,7 +9518,8 @@ def repeated_flags(options: Iterable[Option], values: Mapping[str, Any]) -> tupl
     flags = []
     for option in options:
         name, value = option.names[0], values[option.dest]
-        if value == option.default or option.dest in UNREPEATED:
+        # A variable may say something else to the later process: what has one is always repeated.
+        if (value == option.default and not option.env) or option.dest in UNREPEATED:
             continue
         if option.boolean:
             flags.append(name if value else opposite(name))
@@ -9584,6 +9598,9 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     except KeyboardInterrupt:
         world.say("error: interrupted")
         return EXIT_INTERRUPTED
+    except Ended as end:
+        world.say(f"error: {end}")
+        return end.exit_code
     except OSError as error:
         where = f"{printable(error.filename)}: " if error.filename else ""
         show_error(world, AwsVaultError(f"{where}{os_reason(error)}"))

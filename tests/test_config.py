@@ -534,7 +534,7 @@ def test_a_source_may_be_stored_only():
         ("role_arn", "foo", "no ARN of a role"),
         ("role_arn", "arn:aws:iam::111111111111:user/jon", "no ARN of a role"),
         ("role_session_name", "a b", "not 2 to 64"),
-        ("source_identity", "x", "not 2 to 64"),
+        ("source_identity", "x", "not 2 to 256"),
         ("external_id", "x", "not 2 to 1224"),
         ("region", "x y", "no name of a region"),
         ("region", "a.b/c", "no name of a region"),

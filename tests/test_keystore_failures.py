@@ -273,6 +273,23 @@ class TestSecretService:
         fails(cli, "list", says="does not answer")
         assert not (desktop.home / ".awsvault" / "state.json").exists()
 
+    def test_a_signal_while_a_keystore_is_looked_at_chooses_no_other(self, desktop, native):
+        bus = desktop.start_bus()
+        cli = native(None)
+        told = desktop.folder / "told"
+        os.mkfifo(told)
+        tool = desktop.folder / "bin" / "busctl"
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f"#!/bin/sh\necho > {told}\nexec sleep 1000\n")
+        tool.chmod(0o755)
+        cli.environ["PATH"] = f"{tool.parent}:{cli.environ['PATH']}"
+        process = cli.popen("add", "prod", "--env", env=KEYS)
+        told.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert not (desktop.home / ".awsvault").exists()
+        assert bus.poll() is None
+
     def test_the_table_waits_for_a_silent_bus_once(self, desktop, native):
         bus = desktop.start_bus()
         os.kill(bus.pid, signal.SIGSTOP)
@@ -493,6 +510,19 @@ class TestPass:
         store.run("add", "prod", "--env", env=KEYS, check=0)
         session.write_bytes(b"junk" if damage is None else damage)
         result = store.run("exec", "prod", "--", "true", check=0)
+
+    def test_an_item_that_can_t_be_read_is_not_called_damaged(self, store, desktop, tmp_path):
+        key = make_gpg_key(desktop.folder / "gpg", desktop.environ)
+        subprocess.run(["pass", "init", key], env=desktop.environ, check=True, capture_output=True)
+        store.run("add", "prod", "--env", env=KEYS, check=0)
+        tool = tmp_path / "pass"
+        tool.write_text(
+            "#!/bin/sh\necho \"gpg: can't open 'prod.gpg': Permission denied\" >&2\n"
+            "echo 'gpg: decrypt_message failed: Permission denied' >&2\nexit 2\n"
+        )
+        tool.chmod(0o755)
+        fails(store, f"--pass-cmd={tool}", "exec", "prod", "-n", "--", "true",
+              says="can't be read or written")  # fmt: skip
 
     def test_somebody_elses_key(self, store, desktop):
         folder = desktop.folder / "gpg"

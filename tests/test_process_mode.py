@@ -49,6 +49,7 @@ for name in sys.argv[1:]:
     print(json.dumps([name, client.meta.region_name, arn, session.get_credentials().method]))
 """
 SHOW = "import json, os; print(json.dumps([os.environ['AWS_CONFIG_FILE'], open(os.environ['AWS_CONFIG_FILE']).read(), dict(os.environ)]))"
+KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 ALONE = f"/usr/bin/printf '{PASSPHRASE}'"
 
 
@@ -313,6 +314,31 @@ def test_flags_still_count(prod, fake_aws):
     result = prod.run("exec", *flags, "--process", "prod", "--", *who, check=0)
     assert lines(result)[0][1] == "eu-west-3"
     assert fake_aws.count("GetSessionToken") == 1
+
+
+def test_variables_inside_the_command_lead_to_no_other_vault(prod, fake_aws):
+    opens_alone(prod)
+    prod.run("--file-dir", str(prod.home / "other"), "add", "prod", "--env", env=KEYS, check=0)
+    fake_aws.lifetime = 60
+    code = "import os; os.environ['AWS_VAULT_FILE_DIR'] = 'other';" + RENEWED
+    result = prod.run("exec", "--process", "prod", "--", *python(code), check=0)
+    assert int(result.out) > 1
+    assert os.listdir(prod.home / "other") == ["prod"]
+
+
+def test_a_folder_that_is_gone_leads_to_nothing_of_that_name(prod, fake_aws):
+    here, there = prod.home / "here", prod.home / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "pw").write_text(f"#!/bin/sh\ntouch {folder}.ran\necho {PASSPHRASE}\n")
+        (folder / "pw").chmod(0o700)
+    script = f"rm -r {here}; cd {there}; {shlex.join(python(WHO, '-'))}"
+    line = ["exec", "--file-passphrase-command=./pw", "--process", "prod", "--", "sh", "-c", script]
+    env = {"AWS_VAULT_FILE_PASSPHRASE": None}
+    result = prod.run(*line, env=env, cwd=here, check=0)  # by what was kept
+    assert "custom-process" in result.out
+    assert (prod.home / "here.ran").exists()
+    assert not (prod.home / "there.ran").exists()
 
 
 def test_inside_the_command_exec_is_refused_still(prod):

@@ -211,7 +211,7 @@ def test_the_descriptor_is_closed_in_programs(world):
         ("a very long refusal", AwsVaultError("x" * 20_000), True),
         ("nobody could be asked", NeedsPerson("no terminal"), False),
         ("Ctrl-C", KeyboardInterrupt(), False),
-        ("a signal", AwsVaultError("ended by signal 15", exit_code=143), False),
+        ("a signal", awsvault.Ended(15), False),
         ("a bug", ValueError("x"), False),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -732,6 +732,8 @@ try:
     print("got", repr(world.{call}.reveal()), flush=True)
 except awsvault.AwsVaultError as error:
     print("error", error.exit_code, error.message, error.hint, flush=True)
+except awsvault.Ended as end:
+    print("error", end.exit_code, end, flush=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
