@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import argparse
     import datetime
     import socket
+    import subprocess
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -1214,20 +1215,39 @@ class World:
         """
         import subprocess
 
+        variables = {**scrubbed(self.environ), **(environ or {})}
+        given = {name: value for name, value in variables.items() if value is not None}
+        with RaisedSignals():
+            process = self._start_tool(argv, given, stdin is not None, on_terminal)
+            try:
+                data = stdin.reveal_bytes() if stdin is not None else None
+                output, errors = process.communicate(data, timeout)
+            except subprocess.TimeoutExpired:
+                raise ToolTimeout(
+                    f"{printable(argv[0])} did not end within {timeout:.0f} seconds"
+                ) from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    process.wait()
+        return ToolResult(
+            process.returncode, Secret(output), (errors or b"").decode("utf-8", "replace")
+        )
+
+    def _start_tool(
+        self, argv: Sequence[str], environ: Mapping[str, str], reads: bool, on_terminal: bool
+    ) -> subprocess.Popen[bytes]:
+        import subprocess
+
         terminal = self.open_terminal() if on_terminal else -1
         pipe: int = subprocess.PIPE
-        source = pipe if stdin is not None else terminal if terminal >= 0 else subprocess.DEVNULL
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 list(argv),
-                stdin=source,
+                stdin=pipe if reads else terminal if terminal >= 0 else subprocess.DEVNULL,
                 stdout=pipe,
                 stderr=terminal if terminal >= 0 else pipe,
-                env={
-                    name: value
-                    for name, value in {**scrubbed(self.environ), **(environ or {})}.items()
-                    if value is not None
-                },
+                env=environ,
             )
         except FileNotFoundError:
             raise ToolMissing(f"can't run {printable(argv[0])}: no such program") from None
@@ -1236,22 +1256,6 @@ class World:
         finally:
             if terminal >= 0:
                 os.close(terminal)
-        try:
-            with RaisedSignals():
-                output, errors = process.communicate(
-                    stdin.reveal_bytes() if stdin is not None else None, timeout
-                )
-        except subprocess.TimeoutExpired:
-            raise ToolTimeout(
-                f"{printable(argv[0])} did not end within {timeout:.0f} seconds"
-            ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                process.wait()
-        return ToolResult(
-            process.returncode, Secret(output), (errors or b"").decode("utf-8", "replace")
-        )
 
     def has_program(self, name: str) -> bool:
         """Tell whether a program is on PATH."""
