@@ -705,6 +705,15 @@ class Alarm:
         signal.signal(signal.SIGALRM, self.previous)
 
 
+def handle_signals(numbers: Iterable[int], handler: Callable[[int, Any], object]) -> dict[int, Any]:
+    """Have signals handled, but for those that are ignored, as nohup has it; return what handled
+    them before."""
+    import signal
+
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heeded}
+
+
 class RaisedSignals:
     """A block in which a signal that ends this process does so by raising Ended, so that what is
     open is closed, and what was started ends too."""
@@ -713,11 +722,7 @@ class RaisedSignals:
         import signal
 
         numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-        self.previous = {
-            number: signal.signal(number, self._end)
-            for number in numbers
-            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
-        }
+        self.previous = handle_signals(numbers, self._end)
 
     def _end(self, number: int, _frame: object) -> NoReturn:
         raise Ended(number)
@@ -737,8 +742,11 @@ class Lock:
     trying it again. A holder that a signal ended was not refused.
     """
 
-    def __init__(self, world: World, name: str, wait: float, shared_refusals: bool) -> None:
+    def __init__(
+        self, world: World, name: str, wait: float, shared_refusals: bool, folder: str = ""
+    ) -> None:
         self.world = world
+        self.folder = folder
         self.name = name
         self.wait = wait
         self.shared_refusals = shared_refusals
@@ -746,7 +754,7 @@ class Lock:
         self.info = HolderInfo()
 
     def __enter__(self) -> Self:
-        folder = self.world.lock_folder()
+        folder = self.folder or self.world.lock_folder()
         if folder is None:
             return self
         path = os.path.join(folder, self.name)
@@ -1031,6 +1039,11 @@ class World:
     ) -> Lock:
         """Return the lock for what the words name, the same in every process of this user."""
         return Lock(self, digest(*what)[:32], wait, shared_refusals)
+
+    def lock_file(self, path: str) -> Lock:
+        """Return the lock that is a file at a path of its own."""
+        folder, name = os.path.split(path)
+        return Lock(self, name, LOCK_WAIT_SECONDS, False, folder)
 
     # -- files ------------------------------------------------------------
 
@@ -1568,16 +1581,14 @@ class World:
         self._wait_for(middle)
         self._hand_over(sink, stdin.reveal_bytes())
         said = self.read_descriptor(report, MAX_ITEM_BYTES)
-        if not said.endswith(READY) if wait else said:
+        started = said.endswith(READY) if wait else not said
+        if not started:
             raise AwsVaultError(f"{what} did not start: {reported_error(said.decode())}")
 
     def report_ready(self) -> None:
         """Tell whoever called spawn_detached() that all is well; nobody hears us from now on."""
         self._write_all(1, READY)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for fd in (1, 2):
-            os.dup2(null, fd)
-        os.close(null)
+        self._cut_off(1, 2)
 
     def start_child(
         self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
@@ -1615,6 +1626,13 @@ class World:
             os.execve(argv[0], list(argv), dict(environ))
         except OSError as error:
             os.write(told, os_reason(error).encode())
+
+    def _cut_off(self, *fds: int) -> None:
+        """Let descriptors lead to nothing."""
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in fds:
+            os.dup2(null, fd)
+        os.close(null)
 
     def _close_from(self, first: int, keep: Iterable[int] = ()) -> None:
         """Close every descriptor from a number on but some."""
@@ -1855,9 +1873,7 @@ class World:
         if pid == 0:
             # Whatever happens, nothing of the caller's may run a second time in here.
             try:
-                null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-                for fd in (0, 1, 2):
-                    os.dup2(null, fd)
+                self._cut_off(0, 1, 2)
                 self._close_from(3, set(keep))
                 work()
             except BaseException:
@@ -1872,9 +1888,7 @@ class World:
         def end(_number: int, _frame: object) -> None:
             self.signal_process(pid, signal.SIGTERM)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, end)
+        handle_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT), end)
         self._wait_for(pid)
 
     def signal_process(self, pid: int, number: int) -> None:
@@ -1909,7 +1923,8 @@ class World:
         """Make the first folder that can be entered the one that relative paths start from."""
         for path in paths:
             try:
-                return os.chdir(path)
+                os.chdir(path)
+                return
             except OSError:
                 continue
 
@@ -2400,8 +2415,9 @@ class FileKeystore(Keystore):
         )
 
     def has_items(self) -> bool:
-        """Tell whether there is any item, also one that the passphrase does not open."""
-        return any(self._peek(key) for key in self.keys())
+        """Tell whether there is any item, also a damaged one; a file whose name begins with a dot
+        must be one."""
+        return any(not key.startswith(".") or self._peek(key) for key in self.keys())
 
     # -- keys ----------------------------------------------------------------
 
@@ -3776,12 +3792,9 @@ class Pass(Keystore):
         return super().refuse_name(key)
 
     def get(self, key: str) -> Item:
-        import re
-
         self._check_entry(key)
         result = self._call("show", self._entry_of(key))
-        unreadable = re.search(PASS_UNREADABLE, result.errors)
-        if result.status != 0 and not unreadable and re.search(PASS_DAMAGED, result.errors):
+        if result.status != 0 and self._is_damage(result.errors):
             raise DamagedItem(
                 f"stored item {printable(key)!r} is damaged: {last_line(result.errors)}",
                 f"restore {printable(self._path(key))} from a backup, or remove it",
@@ -3869,6 +3882,11 @@ class Pass(Keystore):
         reason = last_line(result.errors) or f"status {result.status}"
         return KeystoreError(f"{self.name} failed: {reason}", OTHER_KEYSTORE_HINT)
 
+    def _is_damage(self, errors: str) -> bool:
+        import re
+
+        return not re.search(PASS_UNREADABLE, errors) and bool(re.search(PASS_DAMAGED, errors))
+
     def _has_locked_key(self, errors: str) -> bool:
         """Tell whether the key is here after all: gpg denies having it when it can't ask for its
         passphrase."""
@@ -3916,11 +3934,16 @@ def open_file_keystore(world: World, settings: StoreSettings) -> FileKeystore:
 
 
 def file_vault_has_items(world: World, settings: StoreSettings) -> bool:
-    """Tell whether anything in the file vault's folder is an item."""
+    """Tell whether there is anything in the file vault's folder but what others leave in folders.
+
+    One that can't be looked into counts: what is wrong with it is said when it is used.
+    """
+    if not world.list_folder(world.expand(settings.file_dir)):
+        return False
     try:
         return open_file_keystore(world, settings).has_items()
     except AwsVaultError:
-        return False
+        return True
 
 
 def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
@@ -3986,11 +4009,11 @@ def choose_backend(
         return Choice(remembered, "remembered in ~/.awsvault/state.json")
     if file_vault_has_items(world, settings):
         return Choice("file", "the file vault has items")
-    for name in BACKENDS:
-        refusal = None if name in NOT_AUTOMATIC else probe(name).refusal
+    for name in (name for name in BACKENDS if name not in NOT_AUTOMATIC):
+        refusal = probe(name).refusal
         if isinstance(refusal, (LockedKeystore, Unanswered)):
             raise refusal
-        if name not in NOT_AUTOMATIC and refusal is None:
+        if refusal is None:
             return Choice(name, "the first that can be used here", new=True)
     return Choice("file", "no other can be used here", new=True)
 
@@ -4524,20 +4547,12 @@ SETTINGS = {
         Setting("sso_start_url"),
     )
 }
-# fmt: on
 # What of a profile makes another session when a flag or a variable, not the file, says it.
 VARIANT_SETTINGS = (
-    "mfa_serial",
-    "duration_seconds",
-    "session_ttl",
-    "chained_session_ttl",
-    "endpoint_url",
-    "role_arn",
-    "role_session_name",
-    "session_tags",
-    "transitive_session_tags",
-    "source_identity",
-)  # fmt: skip
+    "mfa_serial", "duration_seconds", "session_ttl", "chained_session_ttl", "endpoint_url",
+    "role_arn", "role_session_name", "session_tags", "transitive_session_tags", "source_identity",
+)
+# fmt: on
 
 
 class Duration(Value):
@@ -6594,11 +6609,8 @@ class CredentialServer:
         connection.keep = connection.keep and not refusal.final
         self._unpark(connection)
         metadata = b" /latest/" in connection.data[:64]
-        body = (
-            b""
-            if metadata
-            else go_json({"Message": refusal.why}).encode("utf-8", "surrogateescape")
-        )
+        text = "" if metadata else go_json({"Message": refusal.why})
+        body = text.encode("utf-8", "surrogateescape")
         self._send(connection, refusal.status, body, JSON_TYPE, refusal.headers)
 
     def _date(self) -> bytes:
@@ -7229,7 +7241,7 @@ class LinkLocalProxy:
 
     def open(self) -> None:
         """Add the address and bind its port; AwsVaultError where that must not or can't be."""
-        with ProxyLock(self.world):
+        with proxy_lock(self.world):
             sweep_proxy(self.world)
             running = read_proxy_state(self.world)
             if running:
@@ -7240,6 +7252,11 @@ class LinkLocalProxy:
                 )
             refuse_real_metadata(self.world)
             self.alias = not has_alias(self.world)
+            if not self.alias:
+                self.world.say(
+                    f"note: {LINK_LOCAL} was on the loopback device before; it is left there"
+                )
+            self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
             try:
                 # Before there is anything to sweep: whatever ends this process, it is swept.
                 self._write_state(self.world.life())
@@ -7325,7 +7342,7 @@ class LinkLocalProxy:
 
     def close(self) -> None:
         """Take away what was added."""
-        with ProxyLock(self.world):
+        with proxy_lock(self.world):
             self._remove()
 
     def _remove(self) -> None:
@@ -7335,20 +7352,10 @@ class LinkLocalProxy:
         remove_proxy(self.world, alias=self.alias)
 
 
-class ProxyLock:
-    """A block in which one process at a time looks at a proxy's files, makes and removes them."""
-
-    def __init__(self, world: World) -> None:
-        world.make_root_s_folder(LINK_LOCAL_FOLDER)
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self.fd = os.open(LINK_LOCAL_FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
-
-    def __exit__(self, *_exception: object) -> None:
-        os.close(self.fd)
+def proxy_lock(world: World) -> Lock:
+    """Return the lock for looking at a proxy's files, making and removing them. It is no file in
+    their folder, which all may look into, and so could hold."""
+    return world.lock_file(f"{LINK_LOCAL_FOLDER}.lock")
 
 
 def refuse_real_metadata(world: World) -> None:
@@ -7383,8 +7390,6 @@ def has_alias(world: World) -> bool:
     devices = {line.split()[1] for line in lines if len(line.split()) > 1}
     if devices - {"lo"}:
         raise AwsVaultError(f"{LINK_LOCAL} is an address of {printable(devices.pop())}")
-    if devices:
-        world.say(f"note: {LINK_LOCAL} was on the loopback device before; it is left there")
     return bool(devices)
 
 
@@ -7421,7 +7426,7 @@ def stop_proxy(world: World) -> bool:
     import signal
 
     if world.uid() == 0:
-        with ProxyLock(world):
+        with proxy_lock(world):
             sweep_proxy(world)
     state = read_proxy_state(world)
     if state is None or not state.root.lasts(world):
@@ -7564,7 +7569,8 @@ def private_environment(
     ``served`` are the variables that point to the server: the container endpoint's, instance
     metadata's, or both. Without one, ``memory`` is what this program needs to know: remember().
     """
-    environ, region = world.environ, targets[0].endpoint.region if len(targets) == 1 else ""
+    environ = world.environ
+    region = targets[0].endpoint.region if len(targets) == 1 else ""
     world.sweep_run_folders()
     folder = world.make_run_folder()
     try:
@@ -8012,6 +8018,7 @@ class Options(Value):
     prompt: str = ""
     store: StoreSettings = StoreSettings()
     flags: tuple[str, ...] = ()  # all that are not at their default, for a later process
+    duration: str = ""
 
 
 # How much of a new session's life may have passed on its way to us.
@@ -8240,9 +8247,9 @@ class App:
     def renewal_hint(self, profile: str) -> str:
         """Return how a person makes the session anew that a command waits for: one that was made
         for a duration serves only where that is asked for."""
-        flags = [flag for flag in self.options.flags if flag.partition("--duration=")[2]]
-        words = " ".join(["awsvault exec", *flags, printable(profile)])
-        return f"run {words} in another terminal to renew"
+        duration = self.options.duration
+        flag = f"--duration={printable(duration)} " if duration else ""
+        return f"run awsvault exec {flag}{printable(profile)} in another terminal to renew"
 
     def opens_alone(self) -> bool:
         """Tell whether the vault can be opened again inside a command, without a person."""
@@ -8332,25 +8339,24 @@ def _keys_from_environment(world: World) -> Credentials:
     for name in names:
         if not world.environ.get(name):
             raise UsageError(f"--env: {name} is not set", f"export {' and '.join(names)}")
-    return _checked_keys(*(Secret(world.environ[name]) for name in names))
+    key_id, secret = (Secret(world.environ[name]) for name in names)
+    return Credentials(_word(KEY_ID, key_id).reveal(), _word(SECRET_KEY, secret))
 
 
 def _keys_from_person(world: World) -> Credentials:
     instead = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give --env"
-    key_id = _checked_word("an access key ID", world.ask("Access key ID", instead=instead))
-    return _checked_keys(key_id, world.ask("Secret access key", hidden=True, instead=instead))
+    key_id = _word(KEY_ID, world.ask("Access key ID", instead=instead)).reveal()
+    secret = _word(SECRET_KEY, world.ask("Secret access key", hidden=True, instead=instead))
+    return Credentials(key_id, secret)
 
 
-def _checked_keys(key_id: Secret, secret: Secret) -> Credentials:
-    words = ("an access key ID", key_id), ("a secret access key", secret)
-    key_id, secret = (_checked_word(what, text) for what, text in words)
-    return Credentials(key_id.reveal(), secret)
+KEY_ID, SECRET_KEY = "an access key ID", "a secret access key"
 
 
-def _checked_word(what: str, text: Secret) -> Secret:
+def _word(what: str, text: Secret) -> Secret:
     """Return a text without white space around it; UsageError if it is not one word."""
     word = text.stripped()
-    if not word or any(byte <= 32 or byte == 127 for byte in word.reveal_bytes()):
+    if not word or any(letter <= " " or is_control(letter) for letter in word.reveal()):
         raise UsageError(f"{what} is one word without blanks", "try again")
     return word
 
@@ -9580,7 +9586,8 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     world.guard_memory()
     known = [one for one in (*GLOBAL_OPTIONS, *SESSION_OPTIONS) if one.dest in values]
     flags = repeated_flags(known, values)
-    app = App(world, Options(values["backend"], values["prompt"], settings, flags))
+    duration = values.get("duration", "")
+    app = App(world, Options(values["backend"], values["prompt"], settings, flags, duration))
     return line.command.run(app, **words, **own)
 
 

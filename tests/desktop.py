@@ -128,6 +128,12 @@ class Desktop:
             GoSecretService(self).create_collection("awsvault", "keyring password")
         return daemon
 
+    def restart_locked(self, daemon):
+        """The same keyrings in another daemon, as after a login without a password."""
+        daemon.terminate()
+        daemon.wait(30)
+        self.gnome_keyring(collection=False, unlock=False)
+
     def clear_keyring(self):
         """Put down a keyring named awsvault that has no password, in clear text."""
         keyrings = self.home / ".local" / "share" / "keyrings"

@@ -143,6 +143,11 @@ FLAGS = [
     (["add", "x", "--env"], {"AWS_ACCESS_KEY_ID": " ", "AWS_SECRET_ACCESS_KEY": "y"}, "one word"),
     (
         ["add", "x", "--env"],
+        {"AWS_ACCESS_KEY_ID": "A\u202eB", "AWS_SECRET_ACCESS_KEY": "y"},
+        "one word",
+    ),
+    (
+        ["add", "x", "--env"],
         {"AWS_ACCESS_KEY_ID": "A\nB", "AWS_SECRET_ACCESS_KEY": "y"},
         "one word",
     ),

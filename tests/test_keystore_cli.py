@@ -212,6 +212,27 @@ class TestChoosing:
         assert result.err == ""
         assert "prod" in result.out
 
+    def test_a_vault_that_can_t_be_used_is_no_reason_for_another(self, native, desktop):
+        desktop.start_bus()
+        desktop.gnome_keyring()
+        cli = native("file")
+        cli.add()
+        cli.environ["AWS_VAULT_BACKEND"] = None
+        cli.keys.chmod(0o770)
+        assert "can be written to by others" in cli.run("list", check=1).err
+        cli.keys.chmod(0o700)
+        (cli.keys / "prod").write_text("cut short")
+        assert "stored item 'prod' is damaged" in cli.run("exec", "prod", "-n", check=1).err
+        assert not (desktop.home / ".awsvault" / "state.json").exists()
+
+    def test_what_desktops_leave_in_a_folder_is_no_vault(self, native, desktop):
+        desktop.start_bus()
+        desktop.gnome_keyring()
+        cli = native()
+        cli.keys.mkdir(mode=0o700, parents=True)
+        (cli.keys / ".DS_Store").write_text("x")
+        assert "using the keystore secret-service" in cli.run("list", check=0).err
+
     def test_the_flag_means_exactly_that_one(self, native):
         cli = native(DBUS_SESSION_BUS_ADDRESS=None)
         for arguments, env in (

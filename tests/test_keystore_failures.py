@@ -224,9 +224,7 @@ class TestSecretService:
         daemon = desktop.gnome_keyring()
         cli = native("secret-service")
         cli.run("add", "prod", "--env", env=KEYS, check=0)
-        daemon.terminate()
-        daemon.wait(30)
-        desktop.gnome_keyring(collection=False, unlock=False)
+        desktop.restart_locked(daemon)
         fails(cli, *command, env=KEYS, code=3, says="the keyring 'awsvault' is locked, and nobody")
         assert fake_aws.count() == 0
 
@@ -236,9 +234,7 @@ class TestSecretService:
         cli = native("secret-service")
         cli.run("add", "prod", "--env", env=KEYS, check=0)
         cli.run("--secret-service-collection=login", "add", "prod", "--env", env=KEYS, check=0)
-        daemon.terminate()
-        daemon.wait(30)
-        desktop.gnome_keyring(collection=False, unlock=False)
+        desktop.restart_locked(daemon)
         says = "the keyring 'awsvault' is locked, and nobody"
         fails(cli, "exec", "prod", "--", "true", code=3, says=says)
 
@@ -248,9 +244,7 @@ class TestSecretService:
         daemon = desktop.gnome_keyring()
         cli = native("secret-service")
         cli.run("add", "prod", "--env", env=KEYS, check=0)
-        daemon.terminate()
-        daemon.wait(30)
-        desktop.gnome_keyring(collection=False, unlock=False)
+        desktop.restart_locked(daemon)
         cli.environ["AWS_VAULT_BACKEND"] = None
         fails(cli, *command, env=KEYS, code=3, says="the keyring 'awsvault' is locked, and nobody")
         assert not (desktop.home / ".awsvault" / "state.json").exists()
@@ -258,9 +252,7 @@ class TestSecretService:
     def test_a_locked_keyring_without_anything_of_ours_is_passed_over(self, desktop, native):
         desktop.start_bus()
         daemon = desktop.gnome_keyring(collection=False)
-        daemon.terminate()
-        daemon.wait(30)
-        desktop.gnome_keyring(collection=False, unlock=False)
+        desktop.restart_locked(daemon)
         cli = native(None)
         assert "using the keystore file" in cli.run("list", check=0).err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -394,6 +395,17 @@ def test_a_client_that_says_nothing_more_gets_what_is_passed_on():
         assert b"".join(iter(lambda: theirs.recv(100), b"")) == b"answer"
         passing.join(20)
         assert not passing.is_alive()
+
+
+def test_who_may_look_into_the_folder_can_t_hold_the_proxy_up(tmp_path, monkeypatch):
+    folder = tmp_path / "awsvault"
+    folder.mkdir()
+    monkeypatch.setattr(awsvault, "LINK_LOCAL_FOLDER", str(folder))
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with awsvault.proxy_lock(awsvault.World()):
+        assert (tmp_path / "awsvault.lock").stat().st_mode & 0o777 == 0o600
+    os.close(held)
 
 
 def test_state_that_not_root_wrote_is_nobody_s(tmp_path, monkeypatch):
