@@ -716,22 +716,40 @@ def handle_signals(numbers: Iterable[int], handler: Callable[[int, Any], object]
 
 class RaisedSignals:
     """A block in which a signal that ends this process does so by raising Ended, so that what is
-    open is closed, and what was started ends too."""
+    open is closed, and what was started ends too.
 
-    def __enter__(self) -> None:
+    With ``held`` it waits for release(), so that nothing is started that is not known yet.
+    """
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.held = held
+        self.pending = 0
+
+    def __enter__(self) -> Self:
         import signal
 
         numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
         self.previous = handle_signals(numbers, self._end)
+        return self
 
-    def _end(self, number: int, _frame: object) -> NoReturn:
-        raise Ended(number)
+    def _end(self, number: int, _frame: object) -> None:
+        self.pending = number
+        if not self.held:
+            self.release()
+
+    def release(self) -> None:
+        """Raise Ended for a signal that has come, and for each that comes from now on."""
+        self.held = False
+        if self.pending:
+            number, self.pending = self.pending, 0
+            raise Ended(number)
 
     def __exit__(self, *_exception: object) -> None:
         import signal
 
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+        self.release()
 
 
 class Lock:
@@ -1230,9 +1248,10 @@ class World:
 
         variables = {**scrubbed(self.environ), **(environ or {})}
         given = {name: value for name, value in variables.items() if value is not None}
-        with RaisedSignals():
+        with RaisedSignals(held=True) as signals:
             process = self._start_tool(argv, given, stdin is not None, on_terminal)
             try:
+                signals.release()
                 data = stdin.reveal_bytes() if stdin is not None else None
                 output, errors = process.communicate(data, timeout)
             except subprocess.TimeoutExpired:

@@ -322,6 +322,32 @@ def test_a_file_is_read_whole_or_not_at_all(world, home):
     assert world.read_file(str(home / "fifo"), 100) == b""
 
 
+def test_a_signal_while_a_program_is_started_ends_that_one_too(world, monkeypatch):
+    started = []
+    inner = world._start_tool
+
+    def start(*arguments):
+        started.append(inner(*arguments))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(world, "_start_tool", start)
+    with pytest.raises(awsvault.Ended, match="signal 15"):
+        world.run(["sleep", "1000"])
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_a_signal_while_nothing_can_be_started_is_not_lost(world, monkeypatch):
+    def start(*_arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise awsvault.ToolMissing("x")
+
+    monkeypatch.setattr(world, "_start_tool", start)
+    with pytest.raises(awsvault.Ended):
+        world.run(["sleep", "1000"])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_a_pipe_is_waited_for(world, home, monkeypatch):
     os.mkfifo(home / "pipe")
     writer = os.open(home / "pipe", os.O_RDWR)
