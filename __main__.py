@@ -185,6 +185,8 @@ def start(spec):
 if __name__ == "__main__":
     try:
         # Not packed, the folder of the sources itself was given to Python.
-        sys.exit(start(__spec__) if BUILD_ID else __import__("awsvault").main())
+        status = start(__spec__) if BUILD_ID else __import__("awsvault").main()
+        # All output is written unbuffered, so Python need not take itself apart: 5 ms.
+        os._exit(status)
     except KeyboardInterrupt:
         sys.exit(130)

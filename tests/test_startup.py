@@ -74,6 +74,7 @@ def test_modules_of_a_cached_exec(vault, fake_aws, profile):
     loaded = loaded_by(vault, "exec", profile, "--", "true")
     assert fake_aws.count() == count
     assert "cryptography" in loaded
+    assert "argparse" not in loaded  # a line without flags needs no parser
     assert not loaded & FORBIDDEN
     assert not packages(loaded) & FORBIDDEN
 
