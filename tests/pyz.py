@@ -29,6 +29,7 @@ class World:
 
 def main(argv, world):
     exec(argv[0], {"bundle": world.bundle, "sys": sys})
+    sys.stdout.flush()
     return 0
 '''
 
