@@ -241,12 +241,14 @@ class Value:
     """
 
     _fields: tuple[str, ...] = ()
+    _kinds: dict[str, str] = {}  # noqa: RUF012
+    _classes: dict[str, type[Value]] = {}  # noqa: RUF012
 
     def __init_subclass__(cls) -> None:
-        annotated = cls.__annotations__
-        cls._fields += tuple(
-            name for name in annotated if name not in cls._fields and not name.startswith("_")
-        )
+        own = {name: kind for name, kind in cls.__annotations__.items() if name[0] != "_"}
+        cls._kinds = {**cls._kinds, **own}
+        cls._fields = tuple(cls._kinds)
+        Value._classes[cls.__name__] = cls
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(self._fields):
@@ -280,6 +282,90 @@ class Value:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
         return type(self)(**{**{name: getattr(self, name) for name in self._fields}, **changes})
+
+    def members(self, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return its fields as members of a JSON object, secrets revealed; a default is left out.
+
+        ``names`` says which fields, in which order, and the name of each one's member.
+        """
+        return {
+            name: encode_member(getattr(self, field))
+            for field, name in (names or dict(zip(self._fields, self._fields))).items()
+            if not hasattr(type(self), field) or getattr(self, field) != getattr(type(self), field)
+        }
+
+    @classmethod
+    def from_members(cls, members: object, names: Mapping[str, str] | None = None) -> Self:
+        """Read what ``members`` wrote; anything else, whatever it is, is a ValueError.
+
+        A null is a missing member; members of other names are ignored.
+        """
+        if not isinstance(members, dict):
+            raise ValueError("not a JSON object")
+        values: dict[str, Any] = {}
+        for field, name in (names or dict(zip(cls._fields, cls._fields))).items():
+            kind, member = cls._kinds[field], members.get(name)
+            if member is None:
+                if not hasattr(cls, field):
+                    if not kind.endswith(" | None"):
+                        raise ValueError(f"{name} is missing")
+                    values[field] = None
+                continue
+            try:
+                values[field] = decode_member(kind.removesuffix(" | None"), member)
+            except (ValueError, OverflowError):
+                # What could not be read may be a secret: it is not quoted.
+                raise ValueError(f"{name} can't be read") from None
+        return cls(**values)
+
+
+def encode_member(value: object) -> Any:
+    """Return a field's value as JSON has it."""
+    if isinstance(value, Value):
+        return value.members()
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, tuple):
+        return [encode_member(part) for part in value]
+    if isinstance(value, datetime.datetime):
+        return format_time(value)
+    return int(value.total_seconds()) if isinstance(value, datetime.timedelta) else value
+
+
+def decode_member(kind: str, member: Any) -> Any:
+    """Read a field of this annotation from its JSON (ValueError, OverflowError)."""
+    if kind in Value._classes:
+        return Value._classes[kind].from_members(member)
+    if kind.startswith("tuple["):
+        each = kind[6:-1].removesuffix(", ...")
+        count = len(member) if isinstance(member, list) else -1
+        kinds = [each] * count if kind.endswith(", ...]") else each.split(", ")
+        if len(kinds) != count:
+            raise ValueError(f"no {kind}")
+        return tuple(map(decode_member, kinds, member))
+    json_type, read = MEMBER_KINDS[kind]
+    if type(member) is not json_type:
+        raise ValueError(f"no {kind}")
+    return read(member)
+
+
+def check_text(text: str) -> str:
+    """Return a text that the system can take; ValueError for a NUL, or half a character.
+
+    The surrogates that stand for single bytes (PEP 383) are texts of this system.
+    """
+    if "\0" in text:
+        raise ValueError("a NUL")
+    text.encode("utf-8", "surrogateescape")
+    return text
+
+
+def parse_int(text: str, least: int, most: int) -> int:
+    """Read a whole number of ASCII digits within bounds; ValueError otherwise."""
+    # The length first: Python needs quadratic time, or refuses, for thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise ValueError(f"no number from {least} to {most}")
+    return int(text)
 
 
 class Secret:
@@ -340,8 +426,46 @@ class Credentials(Value):
     expiration: datetime.datetime | None = None
     account_id: str = ""
 
+    @classmethod
+    def from_members(cls, members: object, names: Mapping[str, str] | None = None) -> Self:
+        """Read credentials; ValueError also for an empty key, or for one that no request can
+        carry."""
+        if isinstance(members, dict):
+            # aws-vault writes an empty token for none.
+            members = {name: member for name, member in members.items() if member != ""}
+        found = super().from_members(members, names)
+        for text in (found.access_key_id, found.session_token, found.account_id):
+            data = text.reveal_bytes() if isinstance(text, Secret) else (text or "").encode()
+            if not (data.isascii() and data.decode().isprintable()):
+                raise ValueError("no header can carry it")
+        return found
+
 
 UTC = datetime.timezone.utc
+# What STS calls them, and a stored session too; a stored long-lived key has other names.
+SESSION_MEMBERS = {
+    "access_key_id": "AccessKeyId",
+    "expiration": "Expiration",
+    "secret_access_key": "SecretAccessKey",
+    "session_token": "SessionToken",
+    "account_id": "AccountId",
+}
+KEY_MEMBERS = {
+    "access_key_id": "AccessKeyID",
+    "secret_access_key": "SecretAccessKey",
+    "session_token": "SessionToken",
+    "expiration": "Expires",
+}
+
+
+def session_credentials(members: object) -> Credentials:
+    """Read temporary credentials as STS and stored sessions have them (ValueError)."""
+    found = Credentials.from_members(members, SESSION_MEMBERS)
+    if not found.session_token or not found.expiration:
+        raise ValueError("no session")
+    return found
+
+
 SESSION_TYPES = {
     "session": "sts.GetSessionToken",
     "role": "sts.AssumeRole",
@@ -395,15 +519,13 @@ class SessionKey(Value):
         fields = name.split(",")
         if len(fields) != 4 or not fields[0] or not fields[1]:
             return None
-        if not (fields[3].isascii() and fields[3].isdigit()) or int(fields[3]) >= 2**63:
-            return None
         try:
             profile, third = (
                 unb64url(field).decode("utf-8", "surrogateescape") for field in fields[1:3]
             )
+            return cls(fields[0], profile, third, parse_int(fields[3], 0, 2**63 - 1))
         except ValueError:
             return None
-        return cls(fields[0], profile, third, int(fields[3]))
 
 
 def is_old_session(name: str) -> bool:
@@ -462,12 +584,14 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
     """
     import re
 
+    if len(text) > 40:
+        raise ValueError("too long for a duration")
     if text.isascii() and text.isdigit() and len(text) < 10:
         if bare_seconds or int(text) == 0:
             return datetime.timedelta(seconds=int(text))
         raise BadText("a number without a unit", f"write {text}s for seconds")
     part = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)"
-    if not re.fullmatch(f"[+]?(?:{part})+", text) or len(text) > 40:
+    if not re.fullmatch(f"[+]?(?:{part})+", text):
         raise ValueError("not a duration such as 90m, 1h30m or 2d")
     seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in re.findall(part, text))
     if seconds >= 1e9:
@@ -538,11 +662,12 @@ def go_json(value: object) -> str:
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
-    """Read a JSON object; ValueError for anything else, without quoting what may be a secret."""
+    """Read a JSON object (RFC 8259: no NaN, no Infinity); ValueError for anything else, without
+    quoting what may be a secret."""
     import json
 
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_json_int, parse_constant=_no_json)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
     if not isinstance(value, dict):
@@ -550,12 +675,29 @@ def parse_json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def text_member(data: Mapping[str, Any], name: str) -> str:
-    """Return a JSON object's member that must be a text and not empty (KeyError, ValueError)."""
-    text = data[name]
-    if not (isinstance(text, str) and text):
-        raise ValueError(f"{name} is no text")
-    return text
+def _json_int(text: str) -> int:
+    if len(text) > 20:  # more than 64 bits, as far as any of our readers needs to know
+        raise ValueError("too long a number")
+    return int(text)
+
+
+def _no_json(_text: str) -> NoReturn:
+    raise ValueError("no JSON")
+
+
+# How a field's annotation is read: the type that JSON has for it, and what makes the value of that.
+MEMBER_KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "str": (str, check_text),
+    "int": (int, int),
+    "bool": (bool, bool),
+    "dict[str, str]": (
+        dict,
+        lambda members: {check_text(name): decode_member("str", members[name]) for name in members},
+    ),
+    "Secret": (str, lambda text: Secret(check_text(text))),
+    "datetime.datetime": (str, lambda text: parse_time(check_text(text))),
+    "datetime.timedelta": (int, lambda seconds: datetime.timedelta(seconds=seconds)),
+}
 
 
 def digest(*parts: str) -> str:
@@ -634,19 +776,11 @@ class HolderInfo(Value):
     @classmethod
     def parse(cls, text: str) -> HolderInfo:
         """Read a lock file's text; of an odd one nothing is known, so no refusal counts as new."""
-        if not text:
-            return cls()
         try:
-            data = parse_json_object(text)
-            return cls(
-                **{
-                    name: type(getattr(cls, name))(data[name])
-                    for name in cls._fields
-                    if name in data
-                }
-            )
-        except (ValueError, TypeError):
-            return cls(refusals=sys.maxsize)
+            info = cls.from_members(parse_json_object(text or "{}"))
+        except ValueError:
+            info = cls(exit_code=0)
+        return info if 0 < info.exit_code < 256 else cls(refusals=sys.maxsize)
 
 
 class Life(Value):
@@ -659,9 +793,9 @@ class Life(Value):
     def parse(cls, text: str) -> Life:
         """Read ``PID-START``; ValueError otherwise."""
         pid, _, started = text.partition("-")
-        if not (pid.isascii() and pid.isdigit() and started.isascii() and started.isalnum()):
+        if not (started.isascii() and started.isalnum() and len(started) < 40):
             raise ValueError("no process's id and start time")
-        return cls(int(pid), started)
+        return cls(parse_int(pid, 0, 2**31), started)
 
     def __str__(self) -> str:
         return f"{self.pid}-{self.started}"
@@ -865,7 +999,7 @@ class Lock:
         import json
 
         self.info = info
-        text = json.dumps({name: getattr(info, name) for name in info._fields}).encode() + b"\n"
+        text = json.dumps(info.members()).encode() + b"\n"
         try:
             os.pwrite(self.fd, text, 0)
             os.ftruncate(self.fd, len(text))
@@ -2085,6 +2219,16 @@ class Item(Value):
     trusted: bool = False
 
 
+class WrappedItem(Value):
+    """The members of an item's JSON that we read; Go takes their names in any case."""
+
+    key: str = ""
+    data: str = ""
+    label: str = ""
+    description: str = ""
+    keychainnottrustapplication: bool = True
+
+
 def wrap_item(item: Item) -> str:
     """Write the JSON in which aws-vault keeps a whole item (github.com/99designs/keyring's
     Item)."""
@@ -2111,19 +2255,21 @@ def unwrap_item(key: str, text: str, file_name: str = "") -> Item:
 
     try:
         members = {name.lower(): value for name, value in parse_json_object(text).items()}
-        data = binascii.a2b_base64(members["data"] or "")
-        label, description = (str(members.get(name) or "") for name in ("label", "description"))
-        trusted = not members.get("keychainnottrustapplication", True)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        if "data" not in members:
+            raise ValueError("no item")
+        wrapped = WrappedItem.from_members(members)
+        data = binascii.a2b_base64(wrapped.data)
+    except ValueError:
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: not the JSON of an item"
         ) from None
-    if members.get("key", key) not in (key, file_name or key):
+    if "key" in members and wrapped.key not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as "
-            f"{printable(members['key'])!r}, and somebody renamed it"
+            f"{printable(wrapped.key)!r}, and somebody renamed it"
         )
-    return Item(key, Secret(data), label, description, trusted)
+    trusted = not wrapped.keychainnottrustapplication
+    return Item(key, Secret(data), wrapped.label, wrapped.description, trusted)
 
 
 class Keystore:
@@ -2613,6 +2759,13 @@ def is_unescaped_name(name: str) -> bool:
     return "%" in name and escape_file_name(unescape_file_name(name)) != name
 
 
+class IndexFile(Value):
+    """The content of a name index."""
+
+    version: int
+    names: dict[str, str]
+
+
 class NameIndex:
     """The names in a native keystore, without secrets, so that a hit needs no listing.
 
@@ -2629,13 +2782,10 @@ class NameIndex:
         """Return each known name's place; None if there is no index."""
         try:
             text = self.world.read_file(self._path(), MAX_ITEM_BYTES).decode()
-            data = parse_json_object(text)
+            data = IndexFile.from_members(parse_json_object(text))
         except (AwsVaultError, OSError, ValueError):
             return None
-        names = data.get("names")
-        if data.get("version") != 1 or not isinstance(names, dict):
-            return None
-        return {name: str(place) for name, place in names.items()}
+        return data.names if data.version == 1 else None
 
     def write(self, names: Mapping[str, str]) -> None:
         """Replace the index, if it says something else."""
@@ -4122,23 +4272,18 @@ class Vault:
         text = self.keystore.get(profile).data.reveal()
         try:
             data = parse_json_object(text)
-            key_id, secret = (
-                text_member(data, name) for name in ("AccessKeyID", "SecretAccessKey")
-            )
-            token, expires = data.get("SessionToken"), data.get("Expires")
-            expiration = (
-                parse_time(expires) if data.get("CanExpire") and isinstance(expires, str) else None
-            )
-        except (ValueError, KeyError):
+            if not data.get("CanExpire"):
+                data.pop("Expires", None)
+            found = Credentials.from_members(data, KEY_MEMBERS)
+        except ValueError:
             raise DamagedItem(
                 f"stored item {printable(profile)!r} is damaged: it holds no access key",
                 f"awsvault add {printable(profile)}",
             ) from None
-        if expiration and expiration <= self.world.now():
-            raise KeystoreError(
-                f"the credentials stored for {printable(profile)!r} ended {format_time(expiration)}"
-            )
-        return Credentials(key_id, Secret(secret), Secret(token) if token else None, expiration)
+        if found.expiration and found.expiration <= self.world.now():
+            ended = format_time(found.expiration)
+            raise KeystoreError(f"the credentials stored for {printable(profile)!r} ended {ended}")
+        return found
 
     def store_credentials(self, profile: str, credentials: Credentials) -> None:
         """Store a profile's long-lived keys, over any that are there, as aws-vault 7.2 writes
@@ -4206,20 +4351,10 @@ class Vault:
             )
             if made_for != fingerprint:
                 return None
-            key_id, secret, token = (
-                text_member(data, name)
-                for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
-            )
-            return Credentials(
-                key_id,
-                Secret(secret),
-                Secret(token),
-                parse_time(data["Expiration"]),
-                account_id=text_member(data, "AccountId") if "AccountId" in data else "",
-            )
+            return session_credentials(data)
         except ItemNotFound:
             return None  # replaced between listing and reading
-        except (DamagedItem, ValueError, KeyError, TypeError, AttributeError):
+        except (DamagedItem, ValueError):
             self.world.say_once(
                 f"warning: a stored session of {printable(session.profile)!r} is damaged; "
                 "making a new one"
@@ -4243,14 +4378,7 @@ class Vault:
                 "be kept"
             )
             return
-        data = {
-            "AccessKeyId": credentials.access_key_id,
-            "Expiration": format_time(credentials.expiration),
-            "SecretAccessKey": credentials.secret_access_key.reveal(),
-            "SessionToken": credentials.session_token.reveal(),
-            "Fingerprint": fingerprint,
-            **({"AccountId": credentials.account_id} if credentials.account_id else {}),
-        }
+        data = {**credentials.members(SESSION_MEMBERS), "Fingerprint": fingerprint}
         label = (
             f"aws-vault session for {slot.profile} (expires {format_time(credentials.expiration)})"
         )
@@ -5957,7 +6085,7 @@ class ServerState(Value):
         return Secret(go_json(members))
 
     @classmethod
-    def from_members(cls, members: dict[str, Any]) -> ServerState:
+    def from_task(cls, members: dict[str, Any]) -> ServerState:
         """Read what to_json wrote."""
         members["mode"] = ServerMode(**members["mode"])
         members["command"] = Life.parse(members["command"])
@@ -7045,7 +7173,7 @@ def serve(world: World) -> None:
 
     world.harden()
     world.allow_descriptors(MAX_CONNECTIONS + 64)
-    state = ServerState.from_members(read_task(world, ServerState._fields))
+    state = ServerState.from_task(read_task(world, ServerState._fields))
     listener = socket.socket(fileno=3)
     peers = None
     if state.mode.check_peer:

@@ -39,7 +39,7 @@ REVEALERS = {
         "Keychain._list", "Keychain._load", "Keychain._store", "Pass.get",
     ),
     "the JSON of keys or of a session is written or read": (
-        "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "Vault.store_session",
+        "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "encode_member", "Credentials.from_members",
     ),
     "it is handed out, which is what the program is for": (
         "credential_variables", "export_json", "keep", "_document", "server_variables",

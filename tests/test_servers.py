@@ -1012,7 +1012,7 @@ def test_roles_are_bounded(make, world):
 
 def test_state_survives_the_pipe(make):
     state = make().state
-    again = awsvault.ServerState.from_members(json.loads(state.to_json().reveal()))
+    again = awsvault.ServerState.from_task(json.loads(state.to_json().reveal()))
     assert again == state
     assert "dummy/secret" not in repr(state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 import json
@@ -440,3 +441,96 @@ def test_what_is_no_base64url_is_refused(text):
 
 def test_digests_tell_their_parts_apart():
     assert awsvault.digest("ab", "c") != awsvault.digest("a", "bc") != awsvault.digest("abc")
+
+
+# -- values as members of a JSON object --------------------------------------------------------
+
+
+class Part(Value):
+    pid: int
+    started: str = "x"
+
+
+class Whole(Value):
+    name: str
+    part: Part
+    hidden: Secret
+    parts: tuple[Part, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    names: dict[str, str] = {}
+    on: bool = False
+    token: Secret | None = None
+    needed: Part | None
+    ends: datetime.datetime | None = None
+    life: datetime.timedelta = datetime.timedelta(0)
+
+
+PLAIN = {"name": "a", "part": {"pid": 1}, "hidden": "b", "needed": None}
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(
+    st.builds(
+        Whole,
+        name=TEXT, hidden=st.builds(Secret, TEXT), token=st.none() | st.builds(Secret, TEXT), on=st.booleans(),
+        part=(parts := st.builds(Part, pid=st.integers(), started=TEXT)), parts=st.lists(parts).map(tuple),
+        needed=st.none() | parts, pairs=st.lists(st.tuples(TEXT, TEXT)).map(tuple), names=st.dictionaries(TEXT, TEXT),
+        ends=st.none() | st.datetimes(datetime.datetime(1970, 1, 1)).map(lambda it: it.replace(microsecond=0, tzinfo=UTC)),
+        life=st.integers(0, 10**9).map(lambda number: seconds(seconds=number)),
+    )
+)  # fmt: skip
+def test_members_are_read_back(whole):
+    assert Whole.from_members(json.loads(json.dumps(whole.members()))) == whole
+
+
+def test_members_leave_defaults_out_and_take_other_names_in_their_order():
+    whole = Whole.from_members(PLAIN)
+    assert whole.members() == {**PLAIN, "part": {"pid": 1}}
+    assert list(whole.members({"hidden": "H", "on": "O", "name": "N"}).items()) == [
+        ("H", "b"), ("N", "a"),
+    ]  # fmt: skip
+    assert Part.from_members({"PID": 5, "pid": "x"}, {"pid": "PID"}) == Part(5)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"name": 5}, {"name": "a\0"}, {"name": "\ud800"}, {"name": None}, {"part": []}, {"part": {}}, {"part": {"pid": True}},
+        {"part": {"pid": 1.0}}, {"hidden": {}}, {"hidden": "\ud800"}, {"parts": {}}, {"parts": [5]}, {"parts": "xy"},
+        {"pairs": [["a"]]}, {"pairs": [["a", 1]]}, {"pairs": ["ab"]}, {"names": []}, {"names": {"a": 1}}, {"names": {"a\0": "b"}},
+        {"on": 1}, {"token": 5}, {"needed": 5}, {"ends": "soon"}, {"ends": 5}, {"ends": "0001-01-01T00:00:00+23:59"},
+        {"life": "5"}, {"life": 10**19}, {"life": float("inf")},
+    ],
+)  # fmt: skip
+def test_odd_members_are_one_error(odd):
+    with pytest.raises(ValueError, match=rf"^{next(iter(odd))} (can't be read|is missing)$"):
+        Whole.from_members({**PLAIN, **odd})
+
+
+@given(JSON, st.sampled_from([*Whole._fields, None]))
+def test_whatever_the_members_are_nothing_but_one_error_comes(junk, field):
+    for kind in (Whole, awsvault.HolderInfo, awsvault.IndexFile, awsvault.WrappedItem, Credentials):
+        with contextlib.suppress(ValueError):
+            kind.from_members({**PLAIN, field: junk} if field else junk)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":NaN}', '{"a":-Infinity}', '{"a":Infinity}', f'{{"a":{"9" * 500_000}}}', '{"a":' * 900],
+)
+def test_what_is_no_number_of_json_is_refused(text):
+    with pytest.raises(ValueError):
+        awsvault.parse_json_object(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "+1", "1.0", "²", "١", "101", " 5", "5\n", "9" * 100_000]
+)
+def test_what_is_no_whole_number_within_bounds_is_refused(text):
+    with pytest.raises(ValueError, match="no number from 0 to 100"):
+        awsvault.parse_int(text, 0, 100)

@@ -22,7 +22,6 @@ from awsvault import (
     SessionSlot,
     Vault,
     format_time,
-    go_json,
 )
 from tests.fake_world import START, FakeWorld
 
@@ -105,7 +104,7 @@ def by_go(store, type=GST, profile="prod", third="", left=3600, **changes):
         **changes,
     }
     store.items[name] = Item(
-        name, Secret(go_json({k: v for k, v in data.items() if v is not None}))
+        name, Secret(json.dumps({k: v for k, v in data.items() if v is not None}))
     )
     return name
 
@@ -140,16 +139,17 @@ def test_stored_temporary_keys_are_used_until_they_end(vault, store, world):
         vault.credentials("prod")
 
 
-def test_a_badly_formed_expiry_is_damage(vault, store):
-    store.set(
-        Item(
-            "prod",
-            Secret(
-                '{"AccessKeyID":"AKIA","SecretAccessKey":"x","CanExpire":true,"Expires":"soon"}'
-            ),
-        )
-    )
-    with pytest.raises(DamagedItem):
+@pytest.mark.parametrize(
+    "odd",
+    [{"CanExpire": True, "Expires": "soon"}, {"SessionToken": 5}, {"SessionToken": "a\0b"}, {"SessionToken": "\ud800"},
+     {"SessionToken": ["t"]}, {"SecretAccessKey": "a\0b"}, {"SecretAccessKey": "\udfff"}, {"AccessKeyID": "A\nB"},
+     {"AccessKeyID": "\u00fc"}, {"AccessKeyID": {}}, {"SecretAccessKey": ""}, {"AccessKeyID": None}],
+    ids=ascii,
+)  # fmt: skip
+def test_keys_with_an_odd_member_are_damage(vault, store, odd):
+    data = {"AccessKeyID": "AKIADUMMY", "SecretAccessKey": "x", **odd}
+    store.set(Item("prod", Secret(json.dumps(data))))
+    with pytest.raises(DamagedItem, match="no access key"):
         vault.credentials("prod")
 
 
@@ -255,8 +255,9 @@ def test_a_session_of_aws_vault_serves_get_session_token_only(
     "changes",
     [{"Expiration": None}, {"Expiration": "soon"}, {"Expiration": "2030-01-01t13:00:00z"}, {"Expiration": 5}, {"AccessKeyId": None},
      {"AccessKeyId": 5}, {"AccessKeyId": ""}, {"SecretAccessKey": None}, {"SecretAccessKey": ""}, {"SecretAccessKey": 5},
-     {"SessionToken": None}, {"SessionToken": ""}, {"SessionToken": []}, {"AccountId": 5}],
-    ids=str,
+     {"SessionToken": None}, {"SessionToken": ""}, {"SessionToken": []}, {"AccountId": 5},
+     {"SessionToken": "a\0b"}, {"SessionToken": "\udcff"}, {"AccessKeyId": "A\nB"}, {"AccountId": "1\n"}, {"SecretAccessKey": "\0"}],
+    ids=ascii,
 )  # fmt: skip
 def test_a_damaged_session_is_said_and_made_again(vault, store, world, changes):
     by_go(store, **changes)

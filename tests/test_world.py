@@ -250,7 +250,22 @@ def test_a_refusal_is_shared_with_those_who_waited(world, home, monkeypatch, wha
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"pid": "x"}', "\xff" * 5000, '{"refusals": 3}\n{"old": 1}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"pid": "x"}',
+        "\xff" * 5000,
+        '{"refusals": 3}\n{"old": 1}',
+        '{"refusals": Infinity}',
+        '{"refusals": 1e999}',
+        '{"exit_code": -1}',
+        '{"exit_code": 256}',
+        '{"message": 5}',
+        '{"message": "\\ud800"}',
+        '{"pid": ' + "9" * 5000 + "}",
+    ],
 )
 def test_an_odd_lock_file_is_no_obstacle_and_no_refusal(world, text):
     name = world.lock("x").name
