@@ -1,5 +1,6 @@
 # make test      everything that CI runs; sets up what it needs first
 # make check     the linters and the type checker only
+# make fuzz      every reader of foreign text with random text, a minute each (no part of make test)
 # make pyz       dist/awsvault.pyz, for every platform it serves
 # make demo      the main job against a local STS
 # make bench     the benchmarks of the README
@@ -10,7 +11,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: test check pyz demo bench lock clean test-tools
+.PHONY: test check fuzz pyz demo bench lock clean test-tools
 
 # The first Python that really runs and is new enough. A name on PATH may be a shim without a
 # version behind it, so ask each candidate for its own path.
@@ -38,6 +39,10 @@ test: .venv/stamp .venv-awscli/stamp test-tools
 check: .venv/stamp
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+FUZZ_SECONDS ?= 60
+fuzz: .venv/stamp
+	.venv/bin/python -m tests.foreign $(FUZZ_SECONDS)
 
 pyz: dist/awsvault.pyz
 

@@ -642,7 +642,7 @@ def parse_time(text: str) -> datetime.datetime:
 
 def format_time(moment: datetime.datetime) -> str:
     """Write a time as ``YYYY-MM-DDTHH:MM:SSZ``, rounded down."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 GO_ESCAPES = {
@@ -4876,9 +4876,7 @@ def parse_bool(text: str) -> bool:
 
 def parse_count(text: str) -> int:
     """Read a positive whole number; ValueError otherwise."""
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1000):
-        raise ValueError("no number from 1 to 999")
-    return int(text)
+    return parse_int(text, 1, 999)
 
 
 def parse_tags(text: str) -> tuple[tuple[str, str], ...]:
@@ -5288,6 +5286,7 @@ class Sts:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.skew = datetime.timedelta()  # by which AWS's clock is ahead of ours
 
     def get_session_token(
         self,
@@ -5315,9 +5314,16 @@ class Sts:
     ) -> Credentials:
         answer = self.call(operation, params, source, endpoint)
         try:
-            return _credentials_in(answer)
-        except (KeyError, TypeError, AttributeError):
+            found = _credentials_in(answer)
+        except ValueError:
             raise not_aws(operation) from None
+        now, ends = self.world.now() + self.skew, found.expiration or self.world.now()
+        if not now < ends < now + 2 * MAX_SESSION:
+            raise AwsError(
+                f"{operation}: what answered gave a session that ends {format_time(ends)}",
+                "check this machine's clock, and endpoint_url",
+            )
+        return found
 
     def call(
         self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
@@ -5340,12 +5346,12 @@ class Sts:
                     skew = self._clock_skew(error, client.meta.endpoint_url)
                     if not skew:
                         raise
+                    self.skew = skew
                     with ShiftedSigningClock(skew):
                         return self._request(client, operation, params)
             except ClientError as error:
                 raise explain_refusal(operation, error.response.get("Error", {})) from None
-            except (ResponseParserError, KeyError):
-                # A page that is well-formed XML makes botocore look for members that are not there.
+            except ResponseParserError:
                 raise not_aws(operation) from None
             except (BotoCoreError, OSError) as error:
                 raise explain_failure(operation, error) from None
@@ -5366,6 +5372,7 @@ class Sts:
                 include_default_search_paths=False, extra_search_paths=[Loader.BUILTIN_DATA_PATH]
             ),
         )
+        session.register_component("response_parser_factory", _strict_parsers())
         retries = {
             "mode": endpoint.retry_mode or "standard",
             "total_max_attempts": endpoint.max_attempts or 3,
@@ -5413,7 +5420,7 @@ class Sts:
             return None
         try:
             skew = parsedate_to_datetime(headers["date"]) - self.world.now()
-        except (TypeError, ValueError):
+        except (LookupError, OverflowError, TypeError, ValueError):
             return None
         if abs(skew.total_seconds()) < MIN_SKEW_SECONDS:
             return None
@@ -5423,6 +5430,39 @@ class Sts:
             "trying with AWS's time"
         )
         return skew
+
+
+def _strict_parsers() -> Any:
+    """Return botocore's factory of parsers, made strict: an odd answer is a ResponseParserError.
+
+    botocore 1.44: well-formed XML of another form ends in KeyError, TypeError, AttributeError,
+    RecursionError and others, and its own reader of times takes numbers and nan.
+    """
+    from botocore.parsers import ResponseParserError, ResponseParserFactory
+
+    factory: Any = ResponseParserFactory()
+    factory.set_parser_defaults(timestamp_parser=str)
+    create = factory.create_parser
+
+    def create_parser(protocol: str) -> Any:
+        parser = create(protocol)
+        read = parser.parse
+
+        def parse(response: Any, shape: Any) -> Any:
+            try:
+                parsed = read(response, shape)
+                error = parsed.get("Error", {}).items()
+            except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+                raise ResponseParserError("not an answer of AWS") from None
+            if error:
+                parsed["Error"] = {name: text for name, text in error if isinstance(text, str)}
+            return parsed
+
+        parser.parse = parse
+        return parser
+
+    factory.create_parser = create_parser
+    return factory
 
 
 class ShiftedSigningClock:
@@ -5453,14 +5493,15 @@ def _mfa_params(mfa: tuple[str, Secret] | None) -> dict[str, str]:
 
 
 def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
-    given = answer["Credentials"]
-    arn = answer.get("AssumedRoleUser", {}).get("Arn", "")
-    return Credentials(
-        given["AccessKeyId"],
-        Secret(given["SecretAccessKey"]),
-        Secret(given["SessionToken"]),
-        given["Expiration"].astimezone(UTC).replace(microsecond=0),
-        account_id=arn.split(":")[4] if arn.count(":") >= 5 else "",
+    """Read an answer's credentials (ValueError)."""
+    given, user = answer.get("Credentials"), answer.get("AssumedRoleUser")
+    arn = str(user.get("Arn", "")) if isinstance(user, dict) else ""
+    account = arn.split(":", 5)[4] if arn.count(":") >= 5 else ""
+    if not isinstance(given, dict):
+        raise ValueError("no credentials")
+    found = session_credentials({**given, "AccountId": account})
+    return found.replace(
+        expiration=found.expiration and found.expiration.replace(microsecond=0),
     )
 
 
@@ -8447,13 +8488,22 @@ def read_mfa_token(world: World, token: str, fd: str) -> Secret | None:
     return Secret(token) if token else None
 
 
+MAX_DESCRIPTOR = 2**24
+
+
+def _number(name: str, text: str, least: int, most: int, fault: str = "") -> int:
+    try:
+        return parse_int(text, least, most)
+    except ValueError as error:
+        raise UsageError(f"{name}: {printable(text)!r} {fault or f'is {error}'}") from None
+
+
 def _read_fd(world: World, name: str, text: str) -> Secret:
-    if not (text.isascii() and text.isdigit() and len(text) < 8):
-        raise UsageError(f"{name}: {printable(text)!r} is no descriptor's number")
-    if int(text) in (1, 2):
+    fd = _number(name, text, 0, MAX_DESCRIPTOR, "is no descriptor's number")
+    if fd in (1, 2):
         raise UsageError(f"{name}: descriptors 1 and 2 are what is printed to")
     try:
-        return Secret(world.read_descriptor(int(text), MAX_PASSPHRASE_BYTES)).without_newline()
+        return Secret(world.read_descriptor(fd, MAX_PASSPHRASE_BYTES)).without_newline()
     except OSError as error:
         raise UsageError(f"{name}: can't read descriptor {text}: {os_reason(error)}") from None
 
@@ -8954,10 +9004,7 @@ def proxy_command(app: App, *, stop: bool, until: str, detached: bool, imds_any_
 
 def sudo_id(world: World, name: str) -> int:
     """Return who called sudo; root himself if nobody did."""
-    text = world.environ.get(name, "0")
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"{name}: {printable(text)!r} is no user's number")
-    return int(text)
+    return _number(name, world.environ.get(name, "0"), 0, 2**32 - 2, "is no user's number")
 
 
 def other_role(target: ProfileConfig) -> AssumeRole:
@@ -9649,21 +9696,15 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
 def _close_unread(world: World, fd: str) -> None:
     # A flag won, but the command must not find a passphrase in an open descriptor.
     try:
-        if fd.isascii() and fd.isdigit():
-            world.read_descriptor(int(fd), MAX_PASSPHRASE_BYTES)
-    except OSError:
+        world.read_descriptor(parse_int(fd, 0, MAX_DESCRIPTOR), MAX_PASSPHRASE_BYTES)
+    except (OSError, ValueError):
         return
 
 
 def _iterations(text: str) -> int:
     if not text:
         return DEFAULT_ITERATIONS
-    if not (text.isascii() and text.isdigit() and MIN_ITERATIONS <= int(text) <= MAX_ITERATIONS):
-        raise UsageError(
-            f"AWS_VAULT_FILE_ITERATIONS: {printable(text)!r} is no number from {MIN_ITERATIONS} "
-            f"to {MAX_ITERATIONS}"
-        )
-    return int(text)
+    return _number("AWS_VAULT_FILE_ITERATIONS", text, MIN_ITERATIONS, MAX_ITERATIONS)
 
 
 # What can be read only once, or does not concern a later process.
