@@ -10,7 +10,7 @@ One module, read from top to bottom; a room uses only names of its own or of a r
     Vault         what the blobs mean: credentials and sessions over a keystore
     Config        ~/.aws/config, environment, flags -> ProfileConfig; SETTINGS is a table
     Prompts       how an MFA code is asked for; PROMPTERS is a table
-    AWS           STS; the only place that imports botocore
+    AWS           one call(service, operation, ...); the only place that imports botocore
     Providers     one class per way to get credentials: Provider.retrieve() -> Credentials
     Chain         which providers, in what order; pure: opens no door
     Servers       credentials over HTTP: container endpoint, instance metadata
@@ -5199,7 +5199,7 @@ class MfaCodes:
 # ======================================================================
 # AWS
 # ======================================================================
-# STS: the only place that imports botocore, which sees nothing but what is passed to it here.
+# The only place that imports botocore, which sees nothing but what is passed to it here.
 
 GLOBAL_REGION = "aws-global"
 GLOBAL_SIGNING_REGION = "us-east-1"
@@ -5280,39 +5280,19 @@ def partition(region: str) -> str:
     return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
 
 
-class Sts:
-    """AWS's Security Token Service through botocore's client: its endpoint rules, retries, proxies
-    and signing."""
+class Aws:
+    """AWS's services through botocore's clients: its endpoint rules, retries, proxies and
+    signing."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.skew = datetime.timedelta()  # by which AWS's clock is ahead of ours
 
-    def get_session_token(
-        self,
-        source: Credentials,
-        endpoint: Endpoint,
-        duration: datetime.timedelta,
-        mfa: tuple[str, Secret] | None,
-    ) -> Credentials:
-        """Trade long-lived keys for a session."""
-        params = {"DurationSeconds": int(duration.total_seconds()), **_mfa_params(mfa)}
-        return self._session("GetSessionToken", params, source, endpoint)
-
-    def assume_role(
-        self,
-        source: Credentials,
-        endpoint: Endpoint,
-        params: Mapping[str, object],
-        mfa: tuple[str, Secret] | None,
-    ) -> Credentials:
-        """Trade credentials for a role's session; ``params`` are AssumeRole's own."""
-        return self._session("AssumeRole", {**params, **_mfa_params(mfa)}, source, endpoint)
-
-    def _session(
+    def session(
         self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
     ) -> Credentials:
-        answer = self.call(operation, params, source, endpoint)
+        """Return the temporary credentials that an operation of STS gives (AwsError)."""
+        answer = self.call("sts", operation, params, source, endpoint)
         try:
             found = _credentials_in(answer)
         except ValueError:
@@ -5326,9 +5306,16 @@ class Sts:
         return found
 
     def call(
-        self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
+        self,
+        service: str,
+        operation: str,
+        params: Mapping[str, object],
+        source: Credentials,
+        endpoint: Endpoint,
     ) -> dict[str, Any]:
         """Make one request and return the parsed answer. AwsError says why there is none.
+
+        ``service``, ``operation`` and ``params`` are named as in botocore's model of the service.
 
         A request that is refused because this machine's clock is wrong is made once more with AWS's
         time.
@@ -5339,7 +5326,7 @@ class Sts:
             from botocore.parsers import ResponseParserError
 
             try:
-                client = self._client(source, endpoint)
+                client = self._client(service, source, endpoint)
                 try:
                     return self._request(client, operation, params)
                 except ClientError as error:
@@ -5356,7 +5343,7 @@ class Sts:
             except (BotoCoreError, OSError) as error:
                 raise explain_failure(operation, error) from None
 
-    def _client(self, source: Credentials, endpoint: Endpoint) -> Any:
+    def _client(self, service: str, source: Credentials, endpoint: Endpoint) -> Any:
         import botocore.session
         from botocore.config import Config
         from botocore.loaders import Loader
@@ -5378,7 +5365,7 @@ class Sts:
             "total_max_attempts": endpoint.max_attempts or 3,
         }
         return session.create_client(
-            "sts",
+            service,
             # botocore knows the signing region of its own global endpoint, not of somebody's.
             region_name=endpoint.region
             or (GLOBAL_SIGNING_REGION if endpoint.url else GLOBAL_REGION),
@@ -5488,8 +5475,8 @@ class ShiftedSigningClock:
         botocore.auth.get_current_datetime = self.clock
 
 
-def _mfa_params(mfa: tuple[str, Secret] | None) -> dict[str, str]:
-    return {"SerialNumber": mfa[0], "TokenCode": mfa[1].reveal()} if mfa else {}
+def _mfa_params(mfa: Mfa, code: Secret) -> dict[str, str]:
+    return {"SerialNumber": mfa.serial, "TokenCode": code.reveal()}
 
 
 def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
@@ -5564,7 +5551,7 @@ class Tools:
         self,
         world: World,
         vault: Vault,
-        sts: Sts,
+        aws: Aws,
         codes: MfaCodes,
         min_ttl: datetime.timedelta,
         source_min_ttl: datetime.timedelta | None = None,
@@ -5573,7 +5560,7 @@ class Tools:
     ) -> None:
         self.world = world
         self.vault = vault
-        self.sts = sts
+        self.aws = aws
         self.codes = codes
         self.min_ttl = min_ttl
         self.source_min_ttl = source_min_ttl
@@ -5588,7 +5575,7 @@ class Tools:
         tools = Tools(
             self.world,
             self.vault,
-            self.sts,
+            self.aws,
             self.codes,
             self.source_min_ttl,
             for_server=self.for_server,
@@ -5646,6 +5633,7 @@ class SessionProvider(Provider):
     explicit_duration: bool = False
     mfa: Mfa | None = None
 
+    operation = ""  # of STS
     server_life = RENEW_AHEAD
 
     def retrieve(self, tools: Tools) -> Credentials:
@@ -5682,9 +5670,10 @@ class SessionProvider(Provider):
         source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
-                made = self.request(tools, source, (self.mfa.serial, tools.codes.code(self.mfa)))
+                proof = _mfa_params(self.mfa, tools.codes.code(self.mfa))
+                made = self.request(tools, source, proof)
         else:
-            made = self.request(tools, source, None)
+            made = self.request(tools, source)
         try:
             tools.vault.store_session(self.slot, made, fingerprint)
         except KeystoreError as error:
@@ -5692,10 +5681,19 @@ class SessionProvider(Provider):
         return made
 
     def request(
-        self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
+        self, tools: Tools, source: Credentials, proof: Mapping[str, object] | None = None
     ) -> Credentials:
-        """Ask AWS for the credentials."""
-        raise NotImplementedError
+        """Ask STS for the credentials; ``proof`` are the parameters of the MFA device."""
+        params = {
+            "DurationSeconds": int(self.duration.total_seconds()),
+            **self.params(tools.world.now()),
+            **(proof or {}),
+        }
+        return tools.aws.session(self.operation, params, source, self.endpoint)
+
+    def params(self, now: datetime.datetime) -> dict[str, object]:  # noqa: ARG002
+        """Return the operation's own parameters."""
+        return {}
 
     def made_from(self, tools: Tools) -> tuple[str, ...]:
         return (
@@ -5720,12 +5718,8 @@ class SessionProvider(Provider):
 class SessionToken(SessionProvider):
     """GetSessionToken, signed by long-lived keys."""
 
+    operation = "GetSessionToken"
     server_life = datetime.timedelta(hours=1)
-
-    def request(
-        self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
-    ) -> Credentials:
-        return tools.sts.get_session_token(source, self.endpoint, self.duration, mfa)
 
     def link(self) -> str:
         return "session"
@@ -5741,23 +5735,20 @@ class AssumeRole(SessionProvider):
     transitive_tags: tuple[str, ...] = ()
     source_identity: str = ""
 
-    def request(
-        self, tools: Tools, source: Credentials, mfa: tuple[str, Secret] | None
-    ) -> Credentials:
+    operation = "AssumeRole"
+
+    def params(self, now: datetime.datetime) -> dict[str, object]:
         optional: dict[str, object] = {
             "ExternalId": self.external_id,
             "Tags": [{"Key": key, "Value": value} for key, value in self.session_tags],
             "TransitiveTagKeys": list(self.transitive_tags),
             "SourceIdentity": self.source_identity,
         }
-        params = {
+        return {
             "RoleArn": self.role_arn,
-            "RoleSessionName": self.role_session_name
-            or str(int(tools.world.now().timestamp() * 1_000_000_000)),
-            "DurationSeconds": int(self.duration.total_seconds()),
+            "RoleSessionName": self.role_session_name or str(int(now.timestamp() * 1_000_000_000)),
             **{name: value for name, value in optional.items() if value},
         }
-        return tools.sts.assume_role(source, self.endpoint, params, mfa)
 
     def made_from(self, tools: Tools) -> tuple[str, ...]:
         return (
@@ -8420,7 +8411,7 @@ class App:
         return Tools(
             self.world,
             self.vault,
-            Sts(self.world),
+            Aws(self.world),
             codes,
             max(usual, least) if least else usual,
             usual if least else None,
@@ -9086,7 +9077,7 @@ def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> d
     tools = app.tools(codes)
     for link in task["links"]:
         if credentials is not None:
-            credentials = members_role(link).request(tools, credentials, None)
+            credentials = members_role(link).request(tools, credentials)
     return {"current": credentials_members(credentials)}
 
 

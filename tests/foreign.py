@@ -305,14 +305,14 @@ GIVEN = {
 REFUSAL = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
 
 
-class Asked(awsvault.Sts):
+class Asked(awsvault.Aws):
     """STS without a network: every request gets one answer, which botocore's own parser reads."""
 
     def __init__(self, status, body, headers=None):
         super().__init__(world())
         self.answer = (status, {"content-type": "text/xml", **(headers or {})}, body)
 
-    def _client(self, source, endpoint):
+    def _client(self, service, source, endpoint):
         client = made_client()
         client.meta.events.unregister("before-send.sts", unique_id="far")
         client.meta.events.register("before-send.sts", self._send, unique_id="far")
@@ -328,7 +328,7 @@ class Asked(awsvault.Sts):
 
     def get(self):
         endpoint = awsvault.Endpoint(region="eu-west-1")
-        return self.assume_role(KEY, endpoint, {"RoleArn": ROLE, "RoleSessionName": "me"}, None)
+        return self.session("AssumeRole", {"RoleArn": ROLE, "RoleSessionName": "me"}, KEY, endpoint)
 
 
 KEY = Credentials("AKIADUMMY", Secret("dummy"))
@@ -338,7 +338,7 @@ ROLE = "arn:aws:iam::111111111111:role/x"
 @functools.cache
 def made_client():
     endpoint = awsvault.Endpoint(region="eu-west-1", url="http://127.0.0.1:9", max_attempts=1)
-    return awsvault.Sts(world())._client(KEY, endpoint)
+    return awsvault.Aws(world())._client("sts", KEY, endpoint)
 
 
 ODD_GIVEN = st.dictionaries(st.sampled_from([*GIVEN, "X"]), TEXT | PIECES | TIMES, min_size=1).map(

@@ -47,7 +47,7 @@ REVEALERS = {
     "a server of ours gets it through a pipe, and compares what clients send": (
         "ServerState.to_json", "credentials_members", "start_keeper", "CredentialServer.__init__",
     ),
-    "AWS is asked with it": ("Sts._client", "_mfa_params"),
+    "AWS is asked with it": ("Aws._client", "_mfa_params"),
     "the passphrase is stretched": ("derive_kek",),
     "it is the standard input or the output of a program": ("World.run", "World.spawn_detached", "World._started_by_ps", "has_alias"),
     "what a person typed turns out to be no secret": (
