@@ -71,6 +71,8 @@ __version__ = "1.0.0"
 # Limits, errors, text that is safe to show. Knows nothing of AWS or of keystores.
 
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
+MAX_SECTION_BYTES = 128 * 1024
+MAX_SECTIONS = 50_000
 MAX_ITEM_BYTES = 1024 * 1024
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
@@ -4452,7 +4454,10 @@ class ConfigFile:
         import re
 
         name, start = "", 0
-        for match in re.finditer(r"^[ \t]*\[(.*)$", self.text, re.MULTILINE):
+        headers = re.finditer(r"^[ \t]*\[(.*)$", self.text, re.MULTILINE)
+        for count, match in enumerate(headers):
+            if count == MAX_SECTIONS:
+                raise ConfigError(f"{printable(self.path)} has more than {count:,} sections")
             header, bracket, _rest = match[1].rpartition("]")
             if not bracket or not header:
                 raise ConfigError(f"{self._where(match.start())}: a section's name needs its ]")
@@ -4481,11 +4486,28 @@ class ConfigFile:
         """Return a section's keys and values, by its name as it stands in the brackets; empty if
         there is none."""
         if name not in self._parsed:
+            self._check_size(name)
             values: dict[str, str] = {}
             for start, end in self._spans.get(name, ()):
                 values.update(self._read_span(start, end))
             self._parsed[name] = {key: _clean_value(value) for key, value in values.items()}
         return self._parsed[name]
+
+    def _check_size(self, name: str) -> None:
+        """Refuse a section, or so many of one name, that would take seconds to read; comments are
+        free."""
+        import re
+
+        texts = [self.text[start:end] for start, end in self._spans.get(name, ())]
+        # A parser is made for each: that takes as long as to read 200 bytes.
+        if sum(map(len, texts)) + 200 * len(texts) <= MAX_SECTION_BYTES:
+            return
+        said = (re.sub(r"(?m)^[ \t]*[#;].*\n?", "", text) for text in texts)
+        if sum(map(len, said)) + 200 * len(texts) > MAX_SECTION_BYTES:
+            raise ConfigError(
+                f"{printable(self.path)}: section [{printable(name)}] is longer than "
+                f"{MAX_SECTION_BYTES:,} bytes, or stands there too often"
+            )
 
     def _read_span(self, start: int, end: int) -> dict[str, str]:
         """Read the lines of one section: of repeated keys the last one counts, keys are lower case.
@@ -4522,7 +4544,10 @@ def _plain_lines(text: str) -> Iterator[str]:
             yield f" {bare}"
         else:
             key, value = _split_line(bare)
-            yield bare if key else "="  # which is an error to it
+            if not key:
+                yield "="  # which is an error to it; several cost quadratic time
+                return
+            yield bare
             nested = not value
             mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
             while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
@@ -4780,6 +4805,11 @@ class Lookup:
                 circle = " -> ".join(map(printable, [*included[included.index(name) :], name]))
                 raise ConfigError(
                     f"{printable(self.config.path)}: include_profile goes in a circle: {circle}"
+                )
+            if len(included) > MAX_CHAIN:
+                raise ConfigError(
+                    f"{printable(self.config.path)}: include_profile goes over more than "
+                    f"{MAX_CHAIN} profiles"
                 )
             if name in seen:
                 return  # [default] includes a profile that falls back to [default]
@@ -7982,6 +8012,9 @@ def default_settings(world: World, path: str) -> Iterator[tuple[str, str]]:
         yield from section_settings(world, path, section)
 
 
+BARE = ("", "#", ";", "[")
+
+
 def section_settings(world: World, path: str, section: str) -> list[tuple[str, str]]:
     """Return a section's keys and values as configparser reads them; none of what it refuses."""
     import configparser
@@ -7989,7 +8022,13 @@ def section_settings(world: World, path: str, section: str) -> list[tuple[str, s
     parser = configparser.RawConfigParser()
     try:
         text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
-        parser.read_string("\n".join(ini_lines(text)))
+        lines = ini_lines(text)
+        # Lines that configparser refuses cost it quadratic time: one that begins a line and is no
+        # key does for all, and so many that continue a value nobody has.
+        bare = [line for line in lines if line.strip()[:1] not in BARE and not {*"=:"} & {*line}]
+        if len(bare) > 9999 or any(line[0] > " " for line in bare):
+            return []
+        parser.read_string("\n".join(lines))
         return parser.items(section)
     except (OSError, configparser.Error):
         return []

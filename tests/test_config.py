@@ -818,3 +818,34 @@ def test_a_chain_of_any_depth():
     while found.source:
         found, depth = found.source, depth + 1
     assert (found.name, depth) == ("p0", 199)
+
+
+# -- files that would take long ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[profile x]\n" + "\\\n" * 500_000, "section [profile x] is longer than 131,072 bytes"),
+        ("[profile x]\na=" + "\\" * 1_000_000, "longer than"),
+        ("[profile x]\na=`" + "b\n" * 500_000, "longer than"),
+        ("[profile x]\n" + "bad\n" * 250_000, "longer than"),
+        ("[profile x]\n" + "bad\n" * 30_000, "line 2: not a line of the form"),
+        ("[profile x]\n" * 5000, "section [profile x] is longer than 131,072 bytes, or stands there too often"),
+        ("[default]\n" * 300_000, "more than 50,000 sections"),
+        ("".join(f"[profile p{i}]\n" for i in range(300_000)), "more than 50,000 sections"),
+        ("[profile x]\ninclude_profile=p0\n" + "".join(f"[profile p{i}]\ninclude_profile=p{i + 1}\n" for i in range(20_000)),
+         "include_profile goes over more than 200 profiles"),
+    ],
+    ids=lambda value: value[:40],
+)  # fmt: skip
+def test_a_file_that_would_take_long_is_refused_with_one_line(text, says):
+    with pytest.raises(ConfigError) as caught:
+        load_profile(ConfigFile("config", text), "x", {}, {}, ["x"])
+    assert says in caught.value.message
+    assert caught.value.message.count("\n") == 0
+
+
+def test_comments_of_any_length_are_free():
+    text = "[profile x]\nregion = eu-west-1\n" + "# commented = out\n" * 100_000
+    assert ConfigFile("config", text).section("profile x") == {"region": "eu-west-1"}
