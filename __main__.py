@@ -19,6 +19,12 @@ if sys.version_info < (3, 9):
     )
     sys.exit(1)
 
+_signal = __import__("_signal")
+
+# Ctrl-C in the first milliseconds ends this process, without a traceback.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
 import gc
 import marshal
 import os
@@ -184,9 +190,11 @@ def start(spec):
 
 if __name__ == "__main__":
     try:
+        if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
         # Not packed, the folder of the sources itself was given to Python.
         status = start(__spec__) if BUILD_ID else __import__("awsvault").main()
         # All output is written unbuffered, so Python need not take itself apart: 5 ms.
         os._exit(status)
     except KeyboardInterrupt:
-        sys.exit(130)
+        os._exit(130)

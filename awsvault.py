@@ -1054,8 +1054,15 @@ class World:
             self.say(f"debug: {text}")
 
     def _write_all(self, fd: int, data: bytes) -> None:
-        while data:
-            data = data[os.write(fd, data) :]
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                # Who shares this pipe or terminal with us, as Node.js does, made it non-blocking.
+                import select
+
+                select.select((), (fd,), ())
 
     # -- clock and identity ---------------------------------------------
 
@@ -1636,8 +1643,12 @@ class World:
         """Leave no core file with secrets in it, until the command starts."""
         import resource
 
-        self.core_limit = resource.getrlimit(resource.RLIMIT_CORE)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, self.core_limit[1]))
+        try:
+            limit = resource.getrlimit(resource.RLIMIT_CORE)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, limit[1]))
+        except (OSError, ValueError):
+            return  # a sandbox may refuse prlimit; EPERM is a ValueError
+        self.core_limit = limit
 
     def find_program(self, name: str) -> str:
         """Return the path that execve takes for a command's first word. AwsVaultError 127 or 126
@@ -1717,11 +1728,8 @@ class World:
         It reads ``stdin``, and gets the descriptors as 3, 4 and so on, and nothing else of what is
         open here. Waiting takes as long as Python's start.
         """
-        source, sink = os.pipe()
-        report, told = os.pipe()
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        middle, source, sink, report, told, null = self._fork_with_pipes()
         printed = told if wait else null
-        middle = os.fork()
         if middle == 0:
             try:
                 os.setsid()
@@ -1750,10 +1758,7 @@ class World:
     ) -> tuple[int, int]:
         """Start a child that reads ``stdin``; return its process id and the descriptor of what it
         prints."""
-        source, sink = os.pipe()
-        output, printed = os.pipe()
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        pid = os.fork()
+        pid, source, sink, output, printed, null = self._fork_with_pipes()
         if pid == 0:
             try:
                 self._become(argv, environ, (source, printed, null), null)
@@ -1763,6 +1768,20 @@ class World:
             os.close(fd)
         self._hand_over(sink, stdin)
         return pid, output
+
+    def _fork_with_pipes(self) -> tuple[int, ...]:
+        """Fork; return the child's process id, a pipe to it, a pipe from it, and a descriptor of
+        nothing. On failure (OSError) none of them stays open."""
+        opened: list[int] = []
+        try:
+            opened += os.pipe()
+            opened += os.pipe()
+            opened.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            return (os.fork(), *opened)
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
 
     def _become(
         self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int], told: int
@@ -1827,11 +1846,14 @@ class World:
         """Let this process have so many descriptors open, or as many as it may."""
         import resource
 
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard != resource.RLIM_INFINITY:
-            count = min(count, hard)
-        if soft != resource.RLIM_INFINITY:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+        try:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if hard != resource.RLIM_INFINITY:
+                count = min(count, hard)
+            if soft != resource.RLIM_INFINITY:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+        except (OSError, ValueError):
+            return  # a sandbox may refuse prlimit; EPERM is a ValueError
 
     def harden(self, *, die_with_parent: bool = False) -> None:
         """Let no other process of this user read this one's memory; ``die_with_parent`` also ends

@@ -891,3 +891,91 @@ def test_every_error_is_one_line_a_hint_and_an_exit_code(world, error, status, s
     world.failures["out"] = error
     assert awsvault.main(["list"], world) == status
     assert world.said == says
+
+
+# -- what the system refuses ------------------------------------------------------------------------
+
+
+def test_a_reader_that_is_slow_on_a_non_blocking_pipe_gets_all(world):
+    """Node.js makes the pipe that it shares with us non-blocking; it takes 65,536 bytes at once."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = bytes(range(256)) * 4096
+    with open(reader, "rb") as pipe:
+        pid = in_child(lambda: world._write_all(writer, data))
+        os.close(writer)
+        assert pipe.read() == data
+    assert ended(pid) == 0
+
+
+@pytest.mark.parametrize("refused", ["fork", "open", "pipe"])
+def test_a_process_that_can_t_be_started_leaves_no_descriptor(world, monkeypatch, refused):
+    real, calls = getattr(os, refused), []
+
+    def refuse(*args):
+        calls.append(args)
+        if refused == "pipe" and len(calls) == 1:
+            return real(*args)
+        raise OSError(errno.EMFILE, "too many")
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, refused, refuse)
+    with pytest.raises(OSError, match="too many"):
+        world.start_child(["/bin/true"], {}, b"")
+    calls.clear()
+    with pytest.raises(OSError, match="too many"):
+        world.spawn_detached("it", ["/bin/true"], Secret(""), {})
+    monkeypatch.undo()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "no"), ValueError("not allowed")])
+@pytest.mark.parametrize("door", ["getrlimit", "setrlimit"])
+def test_limits_that_can_t_be_set_are_left(world, monkeypatch, door, error):
+    def refuse(*_):
+        raise error
+
+    before = [resource.getrlimit(kind) for kind in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE)]
+    monkeypatch.setattr(resource, door, refuse)
+    world.guard_memory()
+    world.allow_descriptors(100_000)
+    monkeypatch.undo()
+    assert world.core_limit is None
+    assert before == [
+        resource.getrlimit(kind) for kind in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE)
+    ]
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_in_the_first_milliseconds_shows_no_traceback(home, ignored):
+    """The first thing that __main__.py calls gets it; where it is ignored (nohup), the program runs."""
+    code = f"""
+import os, runpy, signal, sys, types
+if {ignored}:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+early = types.ModuleType("gc")
+early.set_threshold = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+sys.modules["gc"], sys.argv[1:] = early, ["version"]
+sys.path.insert(0, {str(ROOT)!r})
+runpy.run_path({str(ROOT / "__main__.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"HOME": str(home)}, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.returncode == (0 if ignored else -signal.SIGINT)
+    assert bool(done.stdout) == ignored
+
+
+def test_ctrl_c_after_the_first_milliseconds_is_said(home):
+    code = f"""
+import os, runpy, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import awsvault
+awsvault.run_line = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+runpy.run_path({str(ROOT / "__main__.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"HOME": str(home)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, "awsvault: error: interrupted\n")
