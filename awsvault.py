@@ -78,6 +78,7 @@ MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
 MAX_SHARED_TEXT = 1000
+MAX_QUOTED = 200
 MAX_CHAIN = 200
 PROMPT_WAIT_SECONDS = 90.0
 TOOL_WAIT_SECONDS = 30.0
@@ -201,6 +202,11 @@ def printable(text: object) -> Printable:
             for character in str(text)
         )
     )
+
+
+def shortened(text: str) -> Printable:
+    """Make a setting's bad value safe to quote in one line: of a long one, the beginning."""
+    return printable(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
 
 
 def closest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
@@ -4897,7 +4903,7 @@ class Lookup:
             return parse(text)
         except ValueError as error:
             raise ConfigError(
-                f"{where}: {printable(text)!r} is {printable(error)}", getattr(error, "hint", "")
+                f"{where}: {shortened(text)!r} is {printable(error)}", getattr(error, "hint", "")
             ) from None
 
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
@@ -8547,7 +8553,7 @@ def _number(name: str, text: str, least: int, most: int, fault: str = "") -> int
     try:
         return parse_int(text, least, most)
     except ValueError as error:
-        raise UsageError(f"{name}: {printable(text)!r} {fault or f'is {error}'}") from None
+        raise UsageError(f"{name}: {shortened(text)!r} {fault or f'is {error}'}") from None
 
 
 def _read_fd(world: World, name: str, text: str) -> Secret:
@@ -9667,14 +9673,14 @@ def option_values(
             value, where = environ[option.env], option.env
         if option.choices and value and value not in option.choices:
             raise UsageError(
-                f"{where}: {printable(value)!r} is none of {', '.join(option.choices)}"
+                f"{where}: {shortened(value)!r} is none of {', '.join(option.choices)}"
             )
         if option.check and value:
             try:
                 option.check(value)
             except ValueError as error:
                 raise UsageError(
-                    f"{where}: {printable(value)!r} is {error}", getattr(error, "hint", "")
+                    f"{where}: {shortened(value)!r} is {error}", getattr(error, "hint", "")
                 ) from None
         values[option.dest] = option.default if value is None or value == "" else value
     return values
@@ -9711,7 +9717,7 @@ def parse_environment_bool(environ: Mapping[str, str], name: str) -> bool:
     try:
         return parse_bool(text) if text else False
     except ValueError as error:
-        raise UsageError(f"{name}: {printable(text)!r} is {error}") from None
+        raise UsageError(f"{name}: {shortened(text)!r} is {error}") from None
 
 
 def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:

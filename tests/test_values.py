@@ -534,3 +534,11 @@ def test_what_is_no_number_of_json_is_refused(text):
 def test_what_is_no_whole_number_within_bounds_is_refused(text):
     with pytest.raises(ValueError, match="no number from 0 to 100"):
         awsvault.parse_int(text, 0, 100)
+
+
+def test_of_a_long_value_an_error_quotes_the_beginning():
+    assert awsvault.shortened("a\n") == "a\\x0a"
+    assert awsvault.shortened("9" * 5000) == "9" * 200 + "..."
+    with pytest.raises(UsageError) as caught:
+        awsvault._iterations("9" * 5000)
+    assert len(caught.value.message) < 300
