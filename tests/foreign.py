@@ -286,6 +286,16 @@ def config(text):
                 awsvault.load_profile(file, name, {}, {}, [])
 
 
+@target(mutated(CONFIG) | TEXT)
+def file_for_the_command(text):
+    given = {"prod": {"credential_process": "x"}, "default": {"region": "y"}}
+    awsvault.private_config(text, given).encode("utf-8", "surrogatepass")
+    path = pathlib.Path(world().home(), "credentials")
+    path.write_bytes(surrogates_kept(text))
+    awsvault.profile_in_credentials(world(), str(path), ["prod"])
+    awsvault.section_settings(world(), str(path), "profile prod")
+
+
 # -- AWS --------------------------------------------------------------------------------------------
 
 
