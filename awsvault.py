@@ -5418,6 +5418,7 @@ class Aws:
             ),
         )
         session.register_component("response_parser_factory", _strict_parsers())
+        bound_answers()
         retries = {
             "mode": endpoint.retry_mode or "standard",
             "total_max_attempts": endpoint.max_attempts or 3,
@@ -5475,6 +5476,24 @@ class Aws:
             "trying with AWS's time"
         )
         return skew
+
+
+def bound_answers() -> None:
+    """Let botocore read 1 MB of an answer at most; by itself (1.44) it reads to the end, if any."""
+    from botocore.awsrequest import AWSResponse
+
+    def content(response: Any) -> bytes:
+        if response._content is None:
+            parts: list[bytes] = []
+            for part in response.raw.stream():
+                parts.append(part)
+                if sum(map(len, parts)) > MAX_ITEM_BYTES:
+                    response.raw.close()
+                    raise ValueError("the answer does not end")
+            response._content = b"".join(parts)
+        return bytes(response._content)
+
+    AWSResponse.content = property(content)
 
 
 def _strict_parsers() -> Any:

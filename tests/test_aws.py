@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
-from awsvault import AwsError, Secret, format_time
-from tests.foreign import GIVEN, REFUSAL, Asked, sts_answer
+from awsvault import Aws, AwsError, Endpoint, Secret, format_time
+from tests.fake_world import FakeWorld
+from tests.foreign import GIVEN, KEY, REFUSAL, ROLE, Asked, sts_answer
 
 
 def answered(status=200, **changed):
@@ -81,3 +86,31 @@ def test_a_clock_that_is_wrong_is_no_session_that_has_ended(monkeypatch):
 
     monkeypatch.setattr(asked, "_send", once)
     assert format_time(asked.get().expiration) == "2030-01-01T10:00:00Z"
+
+
+def test_an_answer_that_does_not_end_is_not_read_on(home):
+    """Whatever answers sends 64 MB, and waits for the connection to close: a MB of it is read."""
+    sent = []
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(1024):
+                    self.wfile.write(b"<a>" * 21846)
+                    sent.append(1)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        aws = Aws(FakeWorld(home))
+        endpoint = Endpoint(region="eu-west-1", url=url, max_attempts=1)
+        with pytest.raises(AwsError, match="the answer does not end"):
+            aws.call("sts", "AssumeRole", {"RoleArn": ROLE, "RoleSessionName": "me"}, KEY, endpoint)
+        server.shutdown()
+    assert len(sent) < 500
