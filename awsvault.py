@@ -771,6 +771,10 @@ class ToolResult(Value):
     errors: str
 
 
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_LINKS = 16
+
+
 class HolderInfo(Value):
     """What a lock file says of its holder, and of the last attempt that AWS or a person refused."""
 
@@ -920,7 +924,7 @@ class Lock:
         path = os.path.join(folder, self.name)
         waited, refusals_before = False, 0
         while self.fd < 0:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = self.world.open_own(path, os.O_RDWR | os.O_CREAT)
             if not self._try(fd):
                 if not waited:
                     waited, refusals_before = True, self._read(fd).refusals
@@ -993,7 +997,7 @@ class Lock:
             os.close(fd)
             raise AwsVaultError(f"{printable(path)} belongs to somebody else", "remove it")
         try:
-            named = os.stat(path, follow_symlinks=False)
+            named = self.world.stat_own(path)
         except FileNotFoundError:
             return False
         return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
@@ -1016,6 +1020,120 @@ class Lock:
             return
 
 
+class OwnFolders:
+    """Opens this user's folders by walking to them from / by descriptors, and keeps them open.
+
+    On a shared host another user can exchange a folder, or one above it, between a check of its
+    path and its use. So no folder on the way may be another user's or writable by others (in a
+    sticky one, such as /tmp, nobody can rename what is ours), no link is followed that others can
+    have made, and all that is done in a folder goes by its descriptor.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._open: dict[str, int] = {}
+
+    def open(self, path: str, *, make: bool = False) -> int:
+        """Return the descriptor of a folder that is this user's alone; ``make`` makes what is
+        missing, 0700. FileNotFoundError where it is missing, AwsVaultError for any other reason."""
+        path = os.path.abspath(path)
+        fd = self._open.get(path, -1)
+        if fd < 0 or not os.fstat(fd).st_nlink:  # removed meanwhile
+            fd = self._open[path] = self._walk(path, make)
+        return fd
+
+    def parent(self, path: str) -> tuple[int, str]:
+        """Return the descriptor of the folder of a file, and the file's name (as open())."""
+        folder, name = os.path.split(os.path.abspath(path))
+        return self.open(folder), name
+
+    def forget(self) -> None:
+        """Take all descriptors for closed, as in a child that has closed them."""
+        self._open = {}
+
+    def _walk(self, path: str, make: bool) -> int:
+        place, links = "/", 0
+        fd = os.open("/", FOLDER_FLAGS)
+        uid = self.world.uid()
+        trusted = {0, uid, os.fstat(fd).st_uid}  # in a user namespace root has another uid
+        pending = path.split("/")[::-1]
+        try:
+            while pending:
+                name = pending.pop()
+                if name in ("", "."):
+                    continue
+                place = os.path.normpath(os.path.join(place, name))
+                inner = self._enter(fd, name, place, make)
+                if inner < 0:
+                    target, links = self._read_link(fd, name, place, trusted), links + 1
+                    if links > MAX_LINKS:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    pending += target.split("/")[::-1]
+                    place = os.path.dirname(place)
+                    inner = os.open("/" if target.startswith("/") else ".", FOLDER_FLAGS, dir_fd=fd)
+                    place = "/" if target.startswith("/") else place
+                os.close(fd)
+                fd = inner
+                self._check(fd, place, trusted)
+            state = os.fstat(fd)
+            if state.st_uid != uid or state.st_mode & 0o022:
+                raise self._refusal(place, state)
+        except FileNotFoundError:
+            os.close(fd)
+            raise
+        except OSError as error:
+            os.close(fd)
+            what = "can't make folder" if make else "folder"
+            raise AwsVaultError(f"{what} {printable(place)}: {os_reason(error)}") from None
+        except AwsVaultError:
+            os.close(fd)
+            raise
+        return fd
+
+    def _enter(self, parent: int, name: str, place: str, make: bool) -> int:
+        """Open a folder, -1 if it is a link or no folder."""
+        for attempt in (0, 1):
+            try:
+                return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+            except FileNotFoundError:
+                if not make or attempt:
+                    raise
+                try:
+                    os.mkdir(name, 0o700, dir_fd=parent)
+                except FileExistsError:
+                    continue
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
+                    raise
+                return -1
+        raise AwsVaultError(f"folder {printable(place)} was removed meanwhile", "try again")
+
+    def _read_link(self, parent: int, name: str, place: str, trusted: set[int]) -> str:
+        link = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if link.st_mode & 0o170000 != 0o120000:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if link.st_uid not in trusted or os.fstat(parent).st_mode & 0o022:
+            raise AwsVaultError(
+                f"{printable(place)} is a link that others can have made", "remove it"
+            )
+        return os.readlink(name, dir_fd=parent)
+
+    def _check(self, fd: int, place: str, trusted: set[int]) -> None:
+        state = os.fstat(fd)
+        sticky = state.st_mode & 0o1000
+        if state.st_uid not in trusted or (state.st_mode & 0o022 and not sticky):
+            raise self._refusal(place, state)
+
+    def _refusal(self, place: str, state: os.stat_result) -> AwsVaultError:
+        shown, uid = printable(place), self.world.uid()
+        if state.st_uid != uid and (state.st_uid or not state.st_mode & 0o022):
+            return AwsVaultError(
+                f"folder {shown} belongs to user {state.st_uid}, not to user {uid}",
+                "run as its owner, or name another folder",
+            )
+        return AwsVaultError(f"folder {shown} can be written to by others", f"chmod go-w {shown}")
+
+
 class World:
     """Every door to the outside: environment, clock, files, locks, tools, terminal, and the next
     process.
@@ -1033,6 +1151,7 @@ class World:
         self._lock_folder: str | None = None
         self._locking_possible = True
         self._queue: object = None
+        self.folders = OwnFolders(self)
         self._session_bus: str | KeystoreError | None = None
 
     # -- what is said ---------------------------------------------------
@@ -1130,10 +1249,9 @@ class World:
         return os.path.join(self.home(), path[2:]) if path.startswith("~/") else path
 
     def private_folder(self, path: str) -> str:
-        """Make a folder, and what is missing above it, for this user alone; refuse somebody else's
+        """Make a folder, and what is missing above it, for this user alone; refuse another user's
         (AwsVaultError)."""
-        self.make_folder(path)
-        self.check_private(path)
+        self.folders.open(path, make=True)
         return path
 
     def make_folder(self, path: str) -> None:
@@ -1152,36 +1270,13 @@ class World:
                 f"can't make folder {printable(path)}: {os_reason(error)}"
             ) from None
 
-    def check_private(self, path: str) -> None:
-        """Refuse a folder that is not ours, or that others may write to (AwsVaultError)."""
-        try:
-            state = os.stat(path)
-        except OSError as error:
-            raise AwsVaultError(f"folder {printable(path)}: {os_reason(error)}") from None
-        if state.st_uid != self.uid():
-            raise AwsVaultError(
-                f"folder {printable(path)} belongs to user {state.st_uid}, not to user "
-                f"{self.uid()}",
-                "run as its owner, or name another folder",
-            )
-        if state.st_mode & 0o022:
-            raise AwsVaultError(
-                f"folder {printable(path)} can be written to by others",
-                f"chmod go-w {printable(path)}",
-            )
-
     def lock_folder(self) -> str | None:
         """Return the folder of the lock files; None, said once, where locking is impossible."""
         if self._lock_folder is None and self._locking_possible:
             for candidate in self._lock_folder_candidates():
                 try:
                     self._lock_folder = self.private_folder(candidate)
-                    os.close(
-                        os.open(
-                            candidate, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                        )
-                    )
-                    if os.access(candidate, os.W_OK):
+                    if os.access(".", os.W_OK, dir_fd=self.folders.open(candidate)):
                         return self._lock_folder
                 except (AwsVaultError, OSError):
                     continue
@@ -1256,20 +1351,52 @@ class World:
                 if not self.wait_readable([fd], TOOL_WAIT_SECONDS):
                     raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
-    def file_is_safe(self, path: str) -> bool:
-        """Tell whether only this user or root can have written a file."""
-        state = os.stat(path)
-        return state.st_uid in (self.uid(), 0) and not state.st_mode & 0o002
+    def read_trusted(self, path: str, limit: int) -> tuple[bytes, bool]:
+        """Return a whole file as read_file(), and if only this user or root can have written what
+        was read."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            # Of the descriptor: the path may lead to another file by now.
+            state = os.fstat(fd)
+            safe = state.st_uid in (self.uid(), 0) and not state.st_mode & 0o002
+            return self._read_to_end(fd, limit), safe
+        finally:
+            os.close(fd)
+
+    def open_own(self, path: str, flags: int) -> int:
+        """Open a file in a folder of ours, 0600 if it is made, and never a link (OSError,
+        AwsVaultError)."""
+        folder, name = self.folders.parent(path)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+
+    def stat_own(self, path: str) -> os.stat_result:
+        """Return the state of a file, or of a link itself, in a folder of ours (OSError)."""
+        folder, name = self.folders.parent(path)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+    def read_own(self, path: str, limit: int) -> bytes:
+        """Return a whole file of a folder of ours (OSError, AwsVaultError)."""
+        fd = self.open_own(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return self._read_to_end(fd, limit)
+        finally:
+            os.close(fd)
 
     def list_folder(self, path: str) -> list[str]:
-        """Return the names of the plain files in a folder, sorted; none if there is no folder."""
+        """Return the names of the plain files in a folder of ours, sorted; none if there is no
+        folder."""
         try:
-            with os.scandir(path) as entries:
+            with os.scandir(self.folders.open(path)) as entries:
                 return sorted(
                     entry.name for entry in entries if entry.is_file(follow_symlinks=False)
                 )
         except FileNotFoundError:
             return []
+
+    def same_device(self, *paths: str) -> bool:
+        """Return True if folders of ours are on one device, so that a file can be renamed from one
+        to the other."""
+        return len({os.fstat(self.folders.open(path)).st_dev for path in paths}) == 1
 
     def write_atomic(self, path: str, data: bytes, scratch: str) -> None:
         """Replace a file whole: readers, and whoever comes after a crash, see the old or the new
@@ -1288,15 +1415,13 @@ class World:
                 os.close(fd)
             self.rename(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            self.remove_leftovers([temporary])
             raise
         self.sync_folder(os.path.dirname(path))
 
     def create_file(self, path: str) -> int:
-        """Make a new file, 0600 from birth, and return its descriptor."""
-        return os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        """Make a new file, 0600 from birth, in a folder of ours, and return its descriptor."""
+        return self.open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
     def write_new(self, path: str, data: bytes, mode: int = 0o600) -> None:
         """Make a new file, 0600 from birth, with some content; ``mode`` is for when it is whole."""
@@ -1316,20 +1441,19 @@ class World:
         os.fsync(fd)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file its final name."""
-        os.rename(old, new)
+        """Give a file of a folder of ours its final name."""
+        old_folder, old_name = self.folders.parent(old)
+        new_folder, new_name = self.folders.parent(new)
+        os.rename(old_name, new_name, src_dir_fd=old_folder, dst_dir_fd=new_folder)
 
     def sync_folder(self, path: str) -> None:
-        """Wait until a folder's names are on the disk."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        """Wait until the names in a folder of ours are on the disk."""
+        os.fsync(self.folders.open(path))
 
     def delete_file(self, path: str) -> None:
-        """Remove a file; FileNotFoundError if there is none."""
-        os.unlink(path)
+        """Remove a file of a folder of ours; FileNotFoundError if there is none."""
+        folder, name = self.folders.parent(path)
+        os.unlink(name, dir_fd=folder)
         self.sync_folder(os.path.dirname(path))
 
     def append_file(self, path: str, data: bytes) -> None:
@@ -1355,8 +1479,8 @@ class World:
         for name in self.list_folder(scratch):
             path = os.path.join(scratch, name)
             try:
-                if name.startswith(TEMPORARY_PREFIX) and os.stat(path).st_mtime < oldest:
-                    os.unlink(path)
+                if name.startswith(TEMPORARY_PREFIX) and self.stat_own(path).st_mtime < oldest:
+                    self.remove_leftovers([path])
             except FileNotFoundError:
                 continue
 
@@ -2058,6 +2182,7 @@ class World:
             try:
                 self._cut_off(0, 1, 2)
                 self._close_from(3, set(keep))
+                self.folders.forget()
                 work()
             except BaseException:
                 os._exit(1)
@@ -2121,13 +2246,15 @@ class World:
             try:
                 path = os.path.join(self.private_folder(root), name)
                 self.remove_run_folder(path)  # left by an earlier attempt of this process
-                os.mkdir(path, 0o700)
-                return path
+                return self.private_folder(path)
             except AwsVaultError as error:
                 problem = problem or error.message
             except OSError as error:
                 problem = problem or f"{printable(root)}: {os_reason(error)}"
-        raise AwsVaultError(f"no folder for the command's files can be made: {problem}")
+        raise AwsVaultError(
+            f"no folder for the command's files can be made: {problem}",
+            "set HOME to a folder of your own",
+        )
 
     def _process_space(self) -> str:
         # A home can be shared by containers or hosts, where an id of ours is another process's.
@@ -2143,24 +2270,24 @@ class World:
             yield os.path.join(os.path.dirname(folder) if home_has_it else folder, "run")
 
     def remove_run_folder(self, path: str) -> None:
-        """Remove such a folder and its files; what is gone already is no error."""
+        """Remove such a folder and its files; what is gone already, or not ours, is no error."""
         try:
-            names = os.listdir(path)
-        except FileNotFoundError:
+            names = os.listdir(self.folders.open(path))
+        except (FileNotFoundError, AwsVaultError):
             return
-        for name in names:
-            self.remove_leftovers([os.path.join(path, name)])
-        self.remove_leftovers([path])
+        self.remove_leftovers([*(os.path.join(path, name) for name in names), path])
 
     def remove_leftovers(self, paths: Iterable[str]) -> None:
-        """Remove files, and folders that are empty then; what is gone already is no error."""
+        """Remove files in folders of ours, and folders that are empty then; what is gone already is
+        no error."""
         for path in paths:
             try:
-                if os.path.isdir(path) and not os.path.islink(path):
-                    os.rmdir(path)
-                else:
-                    os.unlink(path)
-            except OSError:
+                folder, name = self.folders.parent(path)
+                try:
+                    os.unlink(name, dir_fd=folder)
+                except (IsADirectoryError, PermissionError):  # the latter on macOS
+                    os.rmdir(name, dir_fd=folder)
+            except (AwsVaultError, OSError):
                 continue
 
     def sweep_run_folders(self) -> None:
@@ -2169,8 +2296,7 @@ class World:
         space = self._process_space()
         for root in self._run_roots():
             try:
-                self.check_private(root)
-                names = os.listdir(root)
+                names = os.listdir(self.folders.open(root))
             except (AwsVaultError, OSError):
                 continue
             for name in names:
@@ -2532,13 +2658,11 @@ class FileKeystore(Keystore):
         self.iterations = iterations
         self._keks: dict[tuple[bytes, int], bytes] = {}
         self._proven_salt: bytes | None = None
-        self._checked = False
 
     def identity(self) -> str:
         return f"file:{os.path.realpath(self.folder)}"
 
     def keys(self) -> list[str]:
-        self._check_folder()
         names = (name for name in self._list() if not name.startswith(TEMPORARY_PREFIX))
         return list(
             dict.fromkeys(
@@ -2547,7 +2671,6 @@ class FileKeystore(Keystore):
         )
 
     def get(self, key: str) -> Item:
-        self._check_folder()
         token = self._read(key)
         jwe = self._parse(key, token)
         try:
@@ -2577,7 +2700,6 @@ class FileKeystore(Keystore):
             self._write(item.key, seal_jwe(text, kek, salt, self.iterations, self.world.random))
 
     def delete(self, key: str) -> None:
-        self._check_folder()
         with self._write_lock():
             try:
                 self.world.delete_file(self._path(key))
@@ -2691,11 +2813,6 @@ class FileKeystore(Keystore):
 
     # -- files -----------------------------------------------------------------
 
-    def _check_folder(self) -> None:
-        if not self._checked and os.path.isdir(self.folder):
-            self.world.check_private(self.folder)
-            self._checked = True
-
     def _list(self) -> list[str]:
         try:
             return self.world.list_folder(self.folder)
@@ -2703,18 +2820,29 @@ class FileKeystore(Keystore):
             raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
 
     def _path(self, key: str) -> str:
-        escaped, verbatim = (
-            os.path.join(self.folder, name) for name in (escape_file_name(key), key)
-        )
-        if is_unescaped_name(key) and os.path.exists(verbatim) and not os.path.exists(escaped):
-            return verbatim
+        """Return the path of a key's file, for reading, writing and removing alike (KeystoreError
+        for a name that can't be kept)."""
+        reason = self.refuse_name(key)
+        if reason:
+            raise KeystoreError(f"the file vault can't keep {printable(key)!r}: {reason}")
+        escaped = os.path.join(self.folder, escape_file_name(key))
+        if is_unescaped_name(key) and "/" not in key and not self._exists(escaped):
+            verbatim = os.path.join(self.folder, key)
+            return verbatim if self._exists(verbatim) else escaped
         return escaped
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self.world.stat_own(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _read(self, key: str) -> bytes:
         if self.refuse_name(key):
             raise not_stored(key)
         try:
-            return self.world.read_file(self._path(key), MAX_ITEM_BYTES)
+            return self.world.read_own(self._path(key), MAX_ITEM_BYTES)
         except (FileNotFoundError, IsADirectoryError):
             raise not_stored(key) from None
         except OSError as error:
@@ -2755,7 +2883,7 @@ class FileKeystore(Keystore):
             scratch = self.world.private_folder(
                 os.path.join(self.world.own_home(), ".awsvault", "tmp")
             )
-            if os.stat(scratch).st_dev == os.stat(self.folder).st_dev:
+            if self.world.same_device(scratch, self.folder):
                 return scratch
         except (AwsVaultError, OSError) as error:
             self.world.debug(f"temporary files go beside the items: {error}")
@@ -2811,7 +2939,7 @@ class NameIndex:
     def read(self) -> dict[str, str] | None:
         """Return each known name's place; None if there is no index."""
         try:
-            text = self.world.read_file(self._path(), MAX_ITEM_BYTES).decode()
+            text = self.world.read_own(self._path(), MAX_ITEM_BYTES).decode()
             data = IndexFile.from_members(parse_json_object(text))
         except (AwsVaultError, OSError, ValueError):
             return None
@@ -2844,10 +2972,8 @@ class NameIndex:
 
 def write_own_file(world: World, path: str, text: str) -> None:
     """Write a file of ours below ~/.awsvault whole, 0600 (AwsVaultError)."""
-    folder = os.path.join(world.own_home(), ".awsvault")
-    world.private_folder(folder)
+    scratch = world.private_folder(os.path.join(world.own_home(), ".awsvault", "tmp"))
     world.private_folder(os.path.dirname(path))
-    scratch = world.private_folder(os.path.join(folder, "tmp"))
     try:
         world.write_atomic(path, text.encode("utf-8", "surrogateescape"), scratch)
     except OSError as error:
@@ -4137,9 +4263,9 @@ def file_vault_has_items(world: World, settings: StoreSettings) -> bool:
 
     One that can't be looked into counts: what is wrong with it is said when it is used.
     """
-    if not world.list_folder(world.expand(settings.file_dir)):
-        return False
     try:
+        if not world.list_folder(world.expand(settings.file_dir)):
+            return False
         return open_file_keystore(world, settings).has_items()
     except AwsVaultError:
         return True
@@ -4147,9 +4273,12 @@ def file_vault_has_items(world: World, settings: StoreSettings) -> bool:
 
 def open_pass(kind: PassKind) -> Callable[[World, StoreSettings], Keystore]:
     """Return what opens pass or passage."""
-    return lambda world, settings: Pass(
-        world, kind, settings.pass_dir, settings.pass_cmd, settings.pass_prefix
-    )
+
+    def open_store(world: World, settings: StoreSettings) -> Keystore:
+        world.own_home()  # whose gpg.conf says what is run
+        return Pass(world, kind, settings.pass_dir, settings.pass_cmd, settings.pass_prefix)
+
+    return open_store
 
 
 # A backend is one class above and one row here, in the order in which the first usable is taken.
@@ -4221,15 +4350,18 @@ STATE_HINT = "awsvault backends --use NAME sets it anew"
 
 
 def state_path(world: World) -> str:
-    """Return the path of what is remembered from one run to the next."""
-    return os.path.join(world.home(), ".awsvault", "state.json")
+    """Return the path of what is remembered from one run to the next (AwsVaultError)."""
+    return os.path.join(world.own_home(), ".awsvault", "state.json")
 
 
 def remembered_backend(world: World) -> str:
     """Return the keystore that was chosen before, or nothing (KeystoreError)."""
-    path = state_path(world)
     try:
-        data = parse_json_object(world.read_file(path, MAX_ITEM_BYTES).decode())
+        path = state_path(world)
+    except AwsVaultError:
+        return ""  # in another user's home nothing is kept, and nothing there chooses
+    try:
+        data = parse_json_object(world.read_own(path, MAX_ITEM_BYTES).decode())
     except FileNotFoundError:
         return ""
     except (OSError, ValueError) as error:
@@ -4642,14 +4774,14 @@ def load_config(world: World) -> ConfigFile:
     """Read the AWS config file; a missing one is empty. ConfigError if it can't be read."""
     path = config_path(world)
     try:
-        data = world.read_file(path, MAX_CONFIG_BYTES)
+        data, safe = world.read_trusted(path, MAX_CONFIG_BYTES)
     except FileNotFoundError:
         return ConfigFile(path)
     except OSError as error:
         raise ConfigError(f"can't read {printable(path)}: {os_reason(error)}") from None
     if b"\0" in data:
         raise ConfigError(f"{printable(path)} is no UTF-8 text", "save it as UTF-8")
-    return ConfigFile(path, data.decode("utf-8", "surrogateescape"), world.file_is_safe(path))
+    return ConfigFile(path, data.decode("utf-8", "surrogateescape"), safe)
 
 
 def config_path(world: World) -> str:
@@ -8169,10 +8301,10 @@ def recall(world: World, path: str) -> list[str]:
     """Put back the folder and the variables that remember() wrote down, and return the flags
     (AwsVaultError)."""
     try:
-        if not world.file_is_safe(path):
+        data, safe = world.read_trusted(path, MAX_ITEM_BYTES)
+        if not safe:
             raise UsageError(f"{printable(path)} can have been written by others")
-        text = world.read_file(path, MAX_ITEM_BYTES).decode("utf-8", "surrogateescape")
-        memory = parse_json_object(text)
+        memory = parse_json_object(data.decode("utf-8", "surrogateescape"))
         environ, flags = dict(memory["environ"]), [str(flag) for flag in memory["flags"]]
         # Never where the SDK happens to be: what has that name there is not what was meant.
         world.enter_folder(str(memory["folder"]), os.path.dirname(path))

@@ -81,13 +81,13 @@ def test_add_of_a_new_profile(vault, tmp_path):
         assert "[profile new]\n".startswith(one["config"][len(CONFIG) :].lstrip("\n"))
     assert keys_in(states[-1], "new") == NEW
     assert states[-1]["config"] == CONFIG + "\n[profile new]\n"
-    assert doors(states) >= WRITING | {"append_file", "read_file", "list_folder"}
+    assert doors(states) >= WRITING | {"append_file", "read_own", "list_folder"}
 
 
 def test_add_to_an_empty_home(cli, tmp_path):
     states = die_everywhere(cli, tmp_path, "add", "new", "--env", env=NEW_KEYS)
     assert {keys_in(one, "new") for one in states} == {None, NEW}
-    assert doors(states) >= WRITING | {"make_folder"}
+    assert doors(states) >= WRITING | {"private_folder"}
 
 
 def test_add_over_a_key(vault, tmp_path):
@@ -109,7 +109,7 @@ def test_exec_that_stores_sessions(vault, fake_aws, tmp_path):
             data = json.loads(one["items"][name])
             assert fake_aws.sessions[data["AccessKeyId"]].token == data["SessionToken"]
     assert len(sessions_in(states[-1])) == 1
-    assert doors(states) >= WRITING | {"read_file", "load_library"}
+    assert doors(states) >= WRITING | {"read_own", "load_library"}
 
 
 def test_reading_a_weak_item_makes_it_stronger_or_leaves_it(vault, tmp_path):

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import stat
 import zlib
 from pathlib import Path
 
@@ -569,6 +570,14 @@ SOURCES = [
 ]  # fmt: skip
 
 
+def is_pipe(fd):
+    """Whether a descriptor is a pipe; a closed one, whose number may be used again, is none."""
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(("what", "flags", "environ"), SOURCES, ids=[row[0] for row in SOURCES])
 def test_where_the_passphrase_comes_from(home, what, flags, environ):
     reader, writer = os.pipe()
@@ -593,8 +602,7 @@ def test_where_the_passphrase_comes_from(home, what, flags, environ):
         str(reader) in text
         for text in [*environ.values(), *(flag.format(fd=reader) for flag in flags)]
     ):
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(reader)
+        assert not is_pipe(reader)
     else:
         os.close(reader)
 

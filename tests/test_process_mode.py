@@ -460,7 +460,7 @@ def test_a_command_of_another_container_keeps_its_files(prod):
 
 
 def test_why_no_folder_can_be_made_is_said(tmp_path, monkeypatch):
-    def refuse(path, mode):
+    def refuse(path, mode, dir_fd):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     root = tmp_path / "run"
@@ -468,7 +468,7 @@ def test_why_no_folder_can_be_made_is_said(tmp_path, monkeypatch):
     world = awsvault.World()
     monkeypatch.setattr(world, "_run_roots", lambda: iter([str(root)]))
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(awsvault.AwsVaultError, match=f"made: {root}: read-only file system$"):
+    with pytest.raises(awsvault.AwsVaultError, match=f"made: can't make folder {root}/.*: read-only file system$"):
         world.make_run_folder()
 
 

@@ -104,7 +104,7 @@ def test_what_is_opened_does_not_grow_with_the_vault(vault, fake_aws):
 def opened(cli):
     """Files below HOME that a cached exec opens, sorted."""
     log = cli.home.parent / "strace.log"
-    line = ["strace", "-f", "-q", "-o", str(log), "-e", "trace=open,openat,socket,connect,execve"]
+    line = ["strace", "-f", "-q", "-y", "-o", str(log), "-e", "trace=open,openat,socket,connect,execve"]
     subprocess.run(
         [*line, *cli.program, "exec", "admin", "--", "true"],
         env=cli.environment(), stdin=subprocess.DEVNULL, check=True,
@@ -112,5 +112,6 @@ def opened(cli):
     text = log.read_text()
     assert "socket(" not in text
     assert len(re.findall(r"execve\(.*= 0", text)) == 2
-    paths = re.findall(r'open(?:at)?\((?:AT_FDCWD, )?"([^"]+)".*= \d+$', text, re.MULTILINE)
+    # With -y the path that was opened stands behind the new descriptor.
+    paths = re.findall(r"open(?:at)?\(.*O_RD(?!.*O_DIRECTORY).*= \d+<([^>]+)>$", text, re.MULTILINE)
     return sorted(path for path in paths if path.startswith(str(cli.home)))
