@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import awsvault
 from tests.conftest import Cli, arn
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
 
@@ -269,3 +270,134 @@ def test_nobody_else_can_open_a_lock(product, fallback):
         line = [*become(UIDS["other"]), "cat", str(path)]
         tried = subprocess.run(line, capture_output=True, check=False)
         assert b"Permission denied" in tried.stderr
+
+
+# How often each race is run; AWSVAULT_TEST_ROUNDS=1000 is for a change to World's folders.
+ROUNDS = int(os.environ.get("AWSVAULT_TEST_ROUNDS", "4"))
+# Exchanges a folder of its user's in /tmp with a link, again and again, until its parent ends.
+SWAP = """
+import os, sys
+place, target = sys.argv[1:]
+parent = os.getppid()
+while os.getppid() == parent:
+    os.rename(place, place + ".away")
+    os.symlink(target, place)
+    os.unlink(place)
+    os.rename(place + ".away", place)
+"""
+
+
+@pytest.fixture
+def victim(product, fallback):
+    """A user with a vault and without a home, and the folder in /tmp that is his by its name."""
+
+    def made(uid):
+        vault = product.home / "vault"
+        vault.mkdir(mode=0o700)
+        os.chown(vault, uid, uid)
+        product.environ.update(HOME="/nonesuch", AWS_VAULT_FILE_DIR=str(vault))
+        product.environ.update(AWS_CONFIG_FILE="/dev/null", AWS_REGION="eu-west-1")
+        product.run("add", "prod", "--env", "--no-add-config", env=KEYS, check=0, uid=uid)
+        place = Path(f"/tmp/awsvault-{uid}")
+        shutil.rmtree(place, ignore_errors=True)
+        return fallback(uid)
+
+    return made
+
+
+def give(path, uid, mode):
+    """Make a folder of a user's."""
+    path.mkdir()
+    os.chown(path, uid, uid)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["--process", "--server"])
+def test_a_folder_for_the_commands_files_that_another_user_made_is_refused(product, victim, mode):
+    uid = 61020 + (mode == "--server")
+    place = give(victim(uid), UIDS["other"], 0o777)
+    line = ["--server"] if mode == "--server" else ["--process", "prod"]
+    words = [*line, "prod"] if mode == "--server" else line
+    done = product.run("exec", *words, *TRUE, check=1, uid=uid)
+    assert "no folder for the command's files can be made" in done.err
+    assert f"belongs to user {UIDS['other']}" in done.err
+    assert "hint: set HOME to a folder of your own" in done.err
+    assert list(place.iterdir()) == []
+
+
+def test_what_is_swept_is_never_in_a_folder_that_another_user_exchanges(product, victim):
+    uid, other = 61022, UIDS["other"]
+    place = give(victim(uid), other, 0o777)
+    home = home_of(product, uid)
+    treasure = give(home / "treasure", uid, 0o700)
+    ended = f"1-1.{awsvault.World()._process_space()}"
+    folder = give(give(treasure / "run", uid, 0o700) / ended, uid, 0o700)
+    (folder / "letter").write_text("dear reader")
+    os.chown(folder / "letter", uid, uid)
+    product.environ["AWS_VAULT_FILE_DIR"] = str(product.home / "vault")
+    before = tree(treasure)
+    swapper = subprocess.Popen(
+        [*become(other, *READING), sys.executable, "-c", SWAP, str(place), str(treasure)]
+    )
+    try:
+        for _ in range(ROUNDS):
+            product.run("exec", "--process", "prod", *TRUE, check=0, uid=uid)
+    finally:
+        swapper.kill()
+        swapper.wait()
+        away = Path(f"{place}.away")
+        if away.exists():
+            shutil.rmtree(away)
+    assert tree(treasure) == before
+
+
+def test_a_config_is_trusted_by_what_is_read_not_by_its_path(product):
+    uid, other = 61023, UIDS["other"]
+    home = home_of(product, uid)
+    product.run("add", "prod", "--env", env=KEYS, check=0, uid=uid)
+    folder = give(product.home / "shared", other, 0o755)
+    pipe = folder / "pipe"
+    os.mkfifo(pipe, 0o644)
+    os.chown(pipe, other, other)
+    link = folder / "config"
+    link.symlink_to(pipe)
+    mark = home / "mark"
+    config = f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = echo >> {mark}; echo 123456\n"
+    process = product.popen(
+        "exec", "prod", *TRUE, uid=uid, env={"AWS_CONFIG_FILE": str(link)}, stdin=subprocess.DEVNULL
+    )
+    with pipe.open("w") as stream:  # opens once the victim has opened it
+        link.unlink()
+        link.symlink_to("/etc/passwd")  # root's, as a check by path would find
+        stream.write(config)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "not taken from a file that others can have written" in errors
+    assert not mark.exists()
+
+
+def test_in_another_users_home_nothing_chooses_a_keystore(product):
+    home = home_of(product, UIDS["other"])
+    data = give(home / ".awsvault", UIDS["other"], 0o700)
+    (data / "state.json").write_text('{"version": 1, "backend": "pass"}')
+    give(home / ".password-store", UIDS["other"], 0o700)
+    (home / ".password-store" / ".gpg-id").write_text("bob\n")
+    before = tree(home)
+    for backend in (None, "pass", "file"):
+        env = {**KEYS, "AWS_VAULT_BACKEND": backend}
+        for line in (["add", "prod", "--env"], ["exec", "prod", *TRUE], ["list"]):
+            done = product.run(*line, env=env, check=1)
+            assert "belongs to another user" in done.err
+    assert tree(home) == before
+
+
+def test_a_data_folder_that_others_can_write_to_is_refused(product):
+    uid = 61025
+    home = home_of(product, uid, mode=0o755)
+    product.run("add", "prod", "--env", env=KEYS, check=0, uid=uid)
+    (home / ".awsvault").chmod(0o777)
+    env = {"AWS_VAULT_BACKEND": None}
+    done = product.run("exec", "prod", *TRUE, env=env, check=1, uid=uid)
+    assert f"folder {home}/.awsvault can be written to by others" in done.err
+    assert f"hint: chmod go-w {home}/.awsvault" in done.err
