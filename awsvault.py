@@ -101,9 +101,9 @@ class AwsVaultError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "", exit_code: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = without_url_secrets(message)
+        super().__init__(self.message)
+        self.hint = without_url_secrets(hint)
         if exit_code is not None:
             self.exit_code = exit_code
 
@@ -207,6 +207,32 @@ def printable(text: object) -> Printable:
 def shortened(text: str) -> Printable:
     """Make a setting's bad value safe to quote in one line: of a long one, the beginning."""
     return printable(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
+
+
+def shown_url(url: str) -> str:
+    """Return scheme, host and port of a URL: the rest of it may hold a password or an API key.
+
+    Of what is no URL (a bad port, a password with a slash in it) the scheme stays.
+    """
+    import re
+
+    host = r"(?:\[[0-9A-Fa-f:.%]*\]|[^][/?#@:\s]*)(?::[0-9]{1,5})?"
+    # With an @ behind the host, that may be a user's name, and its port a password.
+    pattern = rf"(?s)((?:{SCHEME})?)(?:(?:[^/?#]*@)?({host})(?:[/?#][^@]*)?\Z)?"
+    scheme, rest = re.findall(pattern, url)[0]
+    return printable(f"{scheme}{rest or '...'}")
+
+
+SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+
+
+def without_url_secrets(text: str) -> str:
+    """Return a text with each URL in it as ``shown_url`` shows it."""
+    if "://" not in text:
+        return text
+    import re
+
+    return re.sub(rf"{SCHEME}\S*[^\s'\"<>(),.:;]", lambda url: shown_url(url[0]), text)
 
 
 def closest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
@@ -5034,8 +5060,9 @@ class Lookup:
         try:
             return parse(text)
         except ValueError as error:
+            shown = shown_url(text) if name == "endpoint_url" else shortened(text)
             raise ConfigError(
-                f"{where}: {shortened(text)!r} is {printable(error)}", getattr(error, "hint", "")
+                f"{where}: {shown!r} is {printable(error)}", getattr(error, "hint", "")
             ) from None
 
     def duration(self, name: str, default: datetime.timedelta) -> Duration:
@@ -5100,7 +5127,7 @@ def split_url(url: str) -> tuple[str, str]:
     host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
     match = re.fullmatch(rf"(https?)://{host}(?:[/?][!-~]*)?", url)
     if not match or not 0 < int(match[3] or 443) < 65536:
-        raise ValueError("no http or https URL")
+        raise ValueError("no http or https URL without a user name")
     return match[1], match[2].lower()
 
 
@@ -5130,7 +5157,7 @@ def resolve_endpoint(lookup: Lookup) -> Endpoint:
             try:
                 url = url and check(url)
             except ValueError as error:
-                raise ConfigError(f"{where}: {printable(url)!r} is {error}") from None
+                raise ConfigError(f"{where}: {shown_url(url)!r} is {error}") from None
         url = url or lookup.parsed("endpoint_url", check, "")
     return Endpoint(
         lookup.text("region"),
@@ -5582,7 +5609,7 @@ class Aws:
         finally:
             took = (self.world.now() - started).total_seconds()
             self.world.debug(
-                f"{operation} at {printable(client.meta.endpoint_url)} took {took * 1000:.0f} ms"
+                f"{operation} at {shown_url(client.meta.endpoint_url)} took {took * 1000:.0f} ms"
             )
         return answer
 
@@ -5735,11 +5762,29 @@ def explain_refusal(operation: str, error: Mapping[str, Any]) -> AwsError:
 
 def explain_failure(operation: str, error: Exception) -> AwsError:
     """Turn a failure to reach AWS into words that help."""
-    for kind in type(error).__mro__:
-        if kind.__name__ in NETWORK_FAILURES:
-            meaning, hint = NETWORK_FAILURES[kind.__name__]
-            return AwsError(f"{operation}: {meaning} ({printable(error)})", hint)
-    return AwsError(f"{operation}: {printable(error)}", "check region, endpoint_url and ca_bundle")
+    names = [kind.__name__ for kind in type(error).__mro__]
+    meaning, hint = next(
+        (NETWORK_FAILURES[name] for name in names if name in NETWORK_FAILURES),
+        ("the request could not be made", "check region, endpoint_url and ca_bundle"),
+    )
+    return AwsError(f"{operation}: {meaning} ({root_cause(error)})", hint)
+
+
+def root_cause(error: BaseException) -> str:
+    """Say the first failure of those that led to an error, without a piece of any URL.
+
+    botocore and urllib3 say also the whole URL of a request or a proxy, and pieces of it.
+    """
+    url = getattr(error, "kwargs", {}).get("endpoint_url", "")
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    if isinstance(error, OSError):
+        text = os_reason(error)
+    else:
+        text = str(error) if type(error).__module__.startswith("botocore.") else ""
+    if not text or "@" in text or "?" in text:
+        text = type(error).__name__
+    return f"{shown_url(url)}: {printable(text)}" if url else printable(text)
 
 
 # ======================================================================
@@ -10034,7 +10079,7 @@ def show_error(world: World, error: AwsVaultError) -> None:
     if world.debugging:
         import traceback
 
-        traceback.print_exc()
+        world.say(f"debug: {without_url_secrets(traceback.format_exc())}")
     world.say(f"error: {error.message}")
     if error.hint:
         world.say(f"hint: {error.hint}")

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import awsvault
 from tests import tracing
 from tests.conftest import PASSPHRASE, arn
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET
@@ -394,3 +395,78 @@ def test_what_the_passphrase_command_asks_goes_to_the_terminal(vault):
         terminal.send_line(PASSPHRASE)
         out, _ = terminal.process.communicate(timeout=60)
     assert out.decode() == PASSPHRASE
+
+
+# ======================================================================
+# URLs
+# ======================================================================
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://sts.amazonaws.com", "https://sts.amazonaws.com"),
+        ("http://[::1]:8080/path", "http://[::1]:8080"),
+        ("http://user:pw@host:1/key?apikey=k#f", "http://host:1"),
+        ("http://user:p w@host:1/", "http://host:1"),
+        ("socks5://user:pw@host", "socks5://host"),
+        ("http://user:pw@host:port", "http://..."),
+        ("http://user:pw@host:999999", "http://..."),
+        ("http://user:12/34@host", "http://..."),
+        ("http://user:12?34@host", "http://..."),
+        ("http://host/user@example.com", "http://..."),
+        ("http://user:pw@ho\x1bst/", "http://ho\\x1bst"),
+        ("host", "host"),
+        ("user:pw@host:1", "host:1"),
+        ("user:pw@http://host", "..."),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_a_password(url, shown):
+    assert awsvault.shown_url(url) == shown
+
+
+def test_an_error_shows_no_more_of_the_urls_in_it():
+    text = "'http://u:p'w@h:1/x?y=z' (ftp://u:pw@h/a), \"http://k@[::1]:2/\". jon@example.com:x"
+    shown = "'http://h:1' (ftp://h), \"http://[::1]:2\". jon@example.com:x"
+    error = awsvault.AwsVaultError(text, text)
+    assert (error.message, error.hint, str(error)) == (shown, shown, shown)
+
+
+URLS = {
+    "HTTPS_PROXY": [
+        "socks5://USER:WORD@127.0.0.1:9", "http://USER:WORD@127.0.0.1:9/WORD?WORD",
+        "http://USER:WORD@127.0.0.1:9x", "http://USER:WORD@127.0.0.1:999999",
+        "http://USER:WORD WORD@127.0.0.1:9", "http://USER:WORD@[::1", "USER:WORD@127.0.0.1:9",
+        "http://USER:WORD@127.0.0.1:WORD", "http://USER:WORD/WORD@127.0.0.1:9",
+    ],
+    "AWS_ENDPOINT_URL_STS": [
+        "http://127.0.0.1:9/WORD?apikey=WORD", "http://USER:WORD@127.0.0.1:9",
+        "http://USER:WORD WORD@127.0.0.1", "https://USER:WORD@[::1", "http://example.com/?k=WORD",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"), [(name, url) for name, urls in URLS.items() for url in urls]
+)
+def test_no_line_of_ours_quotes_a_url_s_secrets(variable, url, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv(variable, url)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if variable == "HTTPS_PROXY":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    world = awsvault.World()
+    world.debugging = True
+    (tmp_path / "config").write_text("[profile prod]\n")
+    keys = awsvault.Credentials(KEY_ID, awsvault.Secret(SECRET))
+    try:
+        target = awsvault.load_profile(awsvault.load_config(world), "prod", {}, world.environ, [])
+        awsvault.Aws(world).session("GetSessionToken", {}, keys, target.endpoint)
+    except awsvault.AwsVaultError as error:
+        awsvault.show_error(world, error)
+    shown = capfd.readouterr().err
+    assert "awsvault: error: " in shown
+    assert not {"USER", "WORD"} & set(re.findall("[A-Z]+", shown))
