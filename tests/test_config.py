@@ -544,7 +544,8 @@ def test_a_source_may_be_stored_only():
 def test_a_bad_value_names_file_section_and_key(key, text, says):
     with pytest.raises(ConfigError) as caught:
         resolve(f"[profile p]\n{key} = {text}\n")
-    assert f"config, section [profile p], {key}: '{text}' is " in caught.value.message
+    shown = awsvault.shown_url(text) if key == "endpoint_url" else text
+    assert f"config, section [profile p], {key}: '{shown}' is " in caught.value.message
     assert says in caught.value.message
     assert caught.value.exit_code == 2
 

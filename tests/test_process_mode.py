@@ -468,7 +468,9 @@ def test_why_no_folder_can_be_made_is_said(tmp_path, monkeypatch):
     world = awsvault.World()
     monkeypatch.setattr(world, "_run_roots", lambda: iter([str(root)]))
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(awsvault.AwsVaultError, match=f"made: can't make folder {root}/.*: read-only file system$"):
+    with pytest.raises(
+        awsvault.AwsVaultError, match=f"made: can't make folder {root}/.*: read-only file system$"
+    ):
         world.make_run_folder()
 
 
