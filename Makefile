@@ -45,9 +45,10 @@ fuzz: .venv/stamp
 	.venv/bin/python -m tests.foreign $(FUZZ_SECONDS)
 
 pyz: dist/awsvault.pyz
+	@.venv/bin/python build_zipapp.py --show --output $<
 
 dist/awsvault.pyz: $(SOURCES) LICENSE requirements/runtime.txt | .venv/stamp
-	.venv/bin/python build_zipapp.py --output $@
+	.venv/bin/python build_zipapp.py --output $@ >/dev/null
 
 demo: dist/awsvault.pyz .venv/stamp .venv-awscli/stamp
 	.venv/bin/python benchmarks/demo.py

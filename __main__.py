@@ -18,6 +18,8 @@ if sys.version_info < (3, 9):
         % (sys.version_info[0], sys.version_info[1], sys.argv[0])
     )
     sys.exit(1)
+if sys.platform == "win32":
+    sys.exit("awsvault: error: it runs on Linux, on macOS and in WSL, not on Windows itself")
 
 _signal = __import__("_signal")
 
@@ -28,7 +30,7 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
 import gc
 import marshal
 import os
-from importlib.util import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER, find_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,11 +40,17 @@ if TYPE_CHECKING:
     Environ = Mapping[str, str]
 
 # Most of what a start makes is kept, so looking for garbage is a millisecond lost.
-gc.set_threshold(50000, 20, 20)
+if hasattr(gc, "set_threshold"):  # PyPy has none
+    gc.set_threshold(50000, 20, 20)
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 MODULES = ("build_zipapp", "awsvault")
+# What a Python may lack, and the package that it is built with; "" is part of Python itself.
+PARTS = {"zlib": "zlib1g-dev", "_ssl": "libssl-dev", "_ctypes": "libffi-dev"}
+PARTS.update(
+    dict.fromkeys("json argparse hashlib zipfile fcntl resource select _socket".split(), "")
+)
 
 
 def target():
@@ -173,6 +181,20 @@ def cached_codes(root):
         return []
 
 
+def missing(name):
+    # type: (str) -> int
+    """Say which module this Python lacks and what has it; the exit status."""
+    hint = "install all of it (Debian and Ubuntu: apt-get install python3)"
+    if PARTS.get(name):
+        hint = "install one that was built with %s (openssl, libffi, zlib)" % PARTS[name]
+    sys.stderr.write(
+        "awsvault: error: the Python %s has no module %s\n"
+        "awsvault: hint: %s, or name another one, as in: python3.11 %s\n"
+        % (sys.executable, name.lstrip("_"), hint, sys.argv[0])
+    )
+    return 1
+
+
 def start(spec):
     # type: (Any) -> int
     """Run the packed program, given the spec of this module; its exit status."""
@@ -180,8 +202,14 @@ def start(spec):
     # What is to be verified can't be its own witness.
     witness = "version" in sys.argv and "--verify" in sys.argv
     codes = [] if witness else cached_codes(cache_root(os.environ))
+    # A start from the cache shows by itself that this Python has them: it unpacked there.
+    for name in () if codes else PARTS:
+        if find_spec(name) is None:
+            return missing(name)
     runner = type(sys)("build_zipapp")
+    # Python 3.15 warns of a __loader__ without its __spec__.
     runner.__dict__.update(__file__="<awsvault.pyz>/build_zipapp.py", __loader__=loader)
+    runner.__spec__ = type(spec)("build_zipapp", loader)
     sys.modules["build_zipapp"] = runner
     exec(codes[0] if codes else loader.get_code("build_zipapp"), runner.__dict__)
     bundle = runner.Bundle(sys.modules[__name__], loader, os.environ)
@@ -198,3 +226,5 @@ if __name__ == "__main__":
         os._exit(status)
     except KeyboardInterrupt:
         os._exit(130)
+    except ImportError as error:
+        sys.exit(missing(str(error.name or error)))

@@ -1515,18 +1515,27 @@ class World:
     def load_library(self, name: str) -> None:
         """Make cryptography or botocore importable (the packed program unpacks them at first use).
 
-        AwsVaultError where there is none for this machine and Python.
+        AwsVaultError where there is none for this machine and Python, or it can't be loaded.
         """
+        # The OpenSSL in cryptography reads its configuration at this moment: that of a FIPS host
+        # names providers which it does not have. The interpreter's own OpenSSL keeps it.
+        held = {
+            n: os.environ.pop(n)
+            for n in OPENSSL_VARIABLES
+            if name == "cryptography" and n in os.environ
+        }
         try:
             if self.bundle is not None:
                 self.bundle.load_libraries()
-            __import__(name)
+            __import__(NATIVE_PARTS.get(name, name))
         except ImportError as error:
             raise AwsVaultError(
-                f"{name} is missing: {printable(error)}",
+                f"{name} can't be loaded: {printable(error)}",
                 f"install {name} for this Python"
                 + (", or use another keystore" if name == "cryptography" else ""),
             ) from None
+        finally:
+            os.environ.update(held)
 
     def run(
         self,
@@ -2339,6 +2348,8 @@ class World:
 
 
 TEMPORARY_PREFIX = ".awsvault-tmp-"
+NATIVE_PARTS = {"cryptography": "cryptography.hazmat.bindings._rust"}
+OPENSSL_VARIABLES = ("OPENSSL_CONF", "OPENSSL_MODULES")
 RUN_AS_MODULE = (
     "import sys; folder, name = sys.argv[1:3]; del sys.argv[1:3]; sys.path.insert(0, folder); "
     "sys.exit(__import__(name).main())"
@@ -2838,6 +2849,10 @@ class FileKeystore(Keystore):
             )
 
     # -- files -----------------------------------------------------------------
+
+    def probe(self) -> str:
+        self.world.load_library("cryptography")
+        return super().probe()
 
     def _list(self) -> list[str]:
         try:
@@ -9474,6 +9489,10 @@ def version_command(app: App, *, json: bool, verify: bool) -> int:
         if world.bundle is None:
             raise UsageError("only the packed awsvault.pyz can be verified", "make pyz")
         findings = world.bundle.verify()
+        try:
+            world.load_library("cryptography")
+        except AwsVaultError as error:
+            findings.append(error.message)
         for finding in findings:
             world.say(f"error: {printable(finding)}")
         if not findings:
@@ -10041,7 +10060,8 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     world = world or World()
     arguments = sys.argv[1:] if argv is None else list(argv)
     # A start makes much and drops little; at its default the collector takes 1 ms of 30.
-    gc.set_threshold(50_000)
+    if hasattr(gc, "set_threshold"):  # PyPy has none
+        gc.set_threshold(50_000)
     try:
         world.fill_standard_descriptors()
         return run_line(world, arguments)
@@ -10056,6 +10076,9 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     except Ended as end:
         world.say(f"error: {end}")
         return end.exit_code
+    except ImportError as error:
+        show_error(world, AwsVaultError(f"{sys.executable}: {error}", INCOMPLETE_HINT))
+        return 1
     except OSError as error:
         where = f"{printable(error.filename)}: " if error.filename else ""
         show_error(world, AwsVaultError(f"{where}{os_reason(error)}"))
@@ -10072,6 +10095,9 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     finally:
         if world.bundle is not None:
             world.bundle.cleanup()
+
+
+INCOMPLETE_HINT = "install all of this Python (Debian: apt-get install python3), or name another"
 
 
 def show_error(world: World, error: AwsVaultError) -> None:

@@ -20,6 +20,7 @@ same zlib give the same bytes. The cache that it is unpacked to, all of it priva
     ROOT/BUILDID/TAG/lib/                 everything vendored, compiled, put in place as a whole
 
 usage: build_zipapp.py [--target NAME]... [--output FILE] [--module FILE] [--downloads FOLDER]
+       build_zipapp.py --show [--output FILE]
 """
 
 from __future__ import annotations
@@ -222,6 +223,7 @@ def run(bundle: Bundle, code: CodeType | None, witness: bool) -> int:
         note_use(bundle.folder("awsvault.pyc"))
     module: Any = type(sys)("awsvault")
     module.__dict__.update(__file__="<awsvault.pyz>/awsvault.py", __loader__=bundle)
+    module.__spec__ = type(bundle.start.__spec__)("awsvault", bundle)
     sys.modules["awsvault"] = module
     exec(code, module.__dict__)
     try:
@@ -317,8 +319,7 @@ def generation() -> str:
 def library_files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of every file that lib/ is made of, sources as sources.
 
-    Native modules are the paths that end in `.so`. Without any for this platform, only the pure
-    packages.
+    Without native modules for this platform, only the pure packages.
     """
     with zipfile.ZipFile(io.BytesIO(entry(bundle, f"lib/{generation()}.zip"))) as archive:
         for name in archive.namelist():
@@ -332,8 +333,15 @@ def library_files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
         yield "_cffi_backend.so", archive.read(cffi_member(bundle, native))
     with zipfile.ZipFile(io.BytesIO(entry(bundle, wheel))) as archive:
         for name in archive.namelist():
-            if name.startswith("cryptography/") and name.endswith((".py", ".so")):
+            # musl's wheels bring the libraries that theirs need, found by RPATH beside them.
+            libraries = name.startswith("cryptography.libs/")
+            if libraries or (name.startswith("cryptography/") and name.endswith((".py", ".so"))):
                 yield name, archive.read(name)
+
+
+def is_native(path: str) -> bool:
+    """Return True for a native module or a library that one needs (`libgcc_s-1a2b.so.1`)."""
+    return ".so" in os.path.basename(path)
 
 
 def compiled(source: bytes, name: str) -> bytes:
@@ -586,6 +594,7 @@ class MemoryNatives:
 
     def __init__(self) -> None:
         self.paths: dict[str, str] = {}
+        self.musl = False
 
     def find_spec(self, name: str, *_: Any) -> Any:
         """Return the spec of a module that was added, None for all others."""
@@ -598,7 +607,12 @@ class MemoryNatives:
         return importlib.util.spec_from_file_location(name, self.paths[name], loader=loader)
 
     def add(self, path: str, data: bytes) -> bool:
-        """Take a native module, by its path in lib/. False where there are no memory files."""
+        """Take a native module, by its path in lib/. False where there are no memory files.
+
+        On musl there are none for us: a module's RPATH begins at $ORIGIN, which they do not have.
+        """
+        if self.musl:
+            return False
         name = path.partition(".")[0].replace("/", ".")
         try:
             self.paths[name] = self.paths.get(name) or memory_file(name, data)
@@ -657,6 +671,7 @@ def unpack_libraries(bundle: Bundle) -> str:
     """
     try:
         complete = native_names(bundle) is not None
+        NATIVES.musl = "-musl-" in bundle.tag
         if not complete and not any(isinstance(f, MissingCryptography) for f in sys.meta_path):
             sys.meta_path.append(MissingCryptography(bundle.tag))
         return cached_library(bundle, "lib" if complete else "lib-pure") or private_library(bundle)
@@ -681,7 +696,7 @@ def native_files(folder: str) -> Iterator[tuple[str, bytes]]:
     """Yield the native modules of an unpacked folder."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            if name.endswith(".so"):
+            if is_native(name):
                 path = os.path.join(parent, name)
                 with open(path, "rb") as file:
                     yield os.path.relpath(path, folder), file.read()
@@ -708,7 +723,7 @@ def private_library(bundle: Bundle) -> str:
         except OSError as error:
             trouble = str(error)
             bundle.cleanup()
-    raise OSError(f"{trouble}; set TMPDIR to a folder with 20 MB of room")
+    raise OSError(f"{trouble}; set TMPDIR to a folder with 20 MB of room, not mounted noexec")
 
 
 def private_places(bundle: Bundle) -> Iterator[str]:
@@ -733,9 +748,9 @@ def fill_private(bundle: Bundle, folder: str) -> None:
     PRIVATE.lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(PRIVATE.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for name, data in library_files(bundle):
-        if name.endswith(".so") and NATIVES.add(name, data):
+        if is_native(name) and NATIVES.add(name, data):
             continue
-        if name.endswith(".so") and forbids_code(folder):
+        if is_native(name) and forbids_code(folder):
             raise OSError(f"{folder}: native code can't be loaded from there")
         path = os.path.join(folder, name)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
@@ -1191,6 +1206,16 @@ def write_output(path: str, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+def show(path: str) -> None:
+    """Print size, hash, targets and zlib of a finished file."""
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        packed = json.loads(archive.read("manifest.json"))
+        file.seek(0)
+        data = file.read()
+    print(f"{path}: {len(data):,} bytes, for {', '.join(packed['targets']) or 'no target'}")
+    print(f"sha256 {sha256(data)}, zlib {packed['zlib']}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Build what the arguments say; print size, hash and the zlib that was used."""
     import argparse
@@ -1201,21 +1226,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", default="dist/awsvault.pyz")
     parser.add_argument("--module", default=os.path.join(here, "awsvault.py"))
     parser.add_argument("--downloads", default=os.path.join(here, ".build", "wheels"))
+    parser.add_argument("--show", action="store_true", help="say what OUTPUT is, and build nothing")
     options = parser.parse_args(argv)
     wanted = {t for t in options.target if t != "host"}
     if "host" in options.target:
         wanted.update(host_target(here))
     targets = sorted(wanted) if options.target else [*TARGETS]
     try:
-        data = build(here, options.module, targets, options.downloads)
-        if len(data) > MAX_BYTES:
-            raise BuildError(f"{len(data):,} bytes are more than {MAX_BYTES:,}")
-        write_output(options.output, data)
+        if not options.show:
+            data = build(here, options.module, targets, options.downloads)
+            if len(data) > MAX_BYTES:
+                raise BuildError(f"{len(data):,} bytes are more than {MAX_BYTES:,}")
+            write_output(options.output, data)
+        show(options.output)
     except (BuildError, OSError, zipfile.BadZipFile) as error:
         print(f"build_zipapp: error: {error}", file=sys.stderr)
         return 1
-    print(f"{options.output}: {len(data):,} bytes, for {', '.join(targets) or 'no target'}")
-    print(f"sha256 {sha256(data)}, zlib {zlib.ZLIB_RUNTIME_VERSION}")
     return 0
 
 

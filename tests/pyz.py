@@ -37,25 +37,26 @@ def main(argv, world):
 def build_pyz(module: Path, *more: str, output: Path, target: str = "host") -> str:
     """Run the builder; return what it printed."""
     argv = [sys.executable, "build_zipapp.py", "--module", str(module), "--output", str(output)]
-    argv += ["--target", target, *more]
+    argv += ["--target", target] * bool(target) + [*more]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def build_once(module: Path) -> Path:
-    """Return a .pyz of this module for this machine, built unless one of the same sources is."""
+def build_once(module: Path, target: str = "host") -> Path:
+    """Return a .pyz of this module, built unless one of the same sources is; "" for all targets."""
     digest = hashlib.sha256()
     for path in (module, *(ROOT / name for name in SOURCES)):
         digest.update(path.read_bytes())
-    output = BUILT / f"{module.stem}-{digest.hexdigest()[:16]}.pyz"
+    name = module.stem if target else f"{module.stem}_everywhere"
+    output = BUILT / f"{name}-{digest.hexdigest()[:16]}.pyz"
     BUILT.mkdir(parents=True, exist_ok=True)
     with (BUILT / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not output.exists():
-            for old in BUILT.glob(f"{module.stem}-*.pyz"):
+            for old in BUILT.glob(f"{name}-*.pyz"):
                 old.unlink()
-            build_pyz(module, output=output)
+            build_pyz(module, output=output, target=target)
     return output
 
 
