@@ -104,7 +104,16 @@ def test_what_is_opened_does_not_grow_with_the_vault(vault, fake_aws):
 def opened(cli):
     """Files below HOME that a cached exec opens, sorted."""
     log = cli.home.parent / "strace.log"
-    line = ["strace", "-f", "-q", "-y", "-o", str(log), "-e", "trace=open,openat,socket,connect,execve"]
+    line = [
+        "strace",
+        "-f",
+        "-q",
+        "-y",
+        "-o",
+        str(log),
+        "-e",
+        "trace=open,openat,socket,connect,execve",
+    ]
     subprocess.run(
         [*line, *cli.program, "exec", "admin", "--", "true"],
         env=cli.environment(), stdin=subprocess.DEVNULL, check=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -13,14 +14,15 @@ from pathlib import Path
 import pytest
 
 import awsvault
-from tests.conftest import Cli, arn
+from tests.conftest import PROGRAM, Cli, arn
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
 
 KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 TRUE = ("--", "true")
 # Each test has users of its own, so that tests at once do not meet in /tmp.
 UIDS = {"own": 61001, "foreign": 61002, "taken": 61003, "link": 61004, "real": 61005,
-        "config": 61006, "locks": 61007, "sudo": 61008, "other": 61099}  # fmt: skip
+        "config": 61006, "locks": 61007, "sudo": 61008, "memory": 61009, "hidden": 61010,
+        "other": 61099}  # fmt: skip
 
 
 # Another user may be unable to reach the interpreter and the checkout (below /root, say), so he is
@@ -363,7 +365,9 @@ def test_a_config_is_trusted_by_what_is_read_not_by_its_path(product):
     link = folder / "config"
     link.symlink_to(pipe)
     mark = home / "mark"
-    config = f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = echo >> {mark}; echo 123456\n"
+    config = (
+        f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = echo >> {mark}; echo 123456\n"
+    )
     process = product.popen(
         "exec", "prod", *TRUE, uid=uid, env={"AWS_CONFIG_FILE": str(link)}, stdin=subprocess.DEVNULL
     )
@@ -401,3 +405,88 @@ def test_a_data_folder_that_others_can_write_to_is_refused(product):
     done = product.run("exec", "prod", *TRUE, env=env, check=1, uid=uid)
     assert f"folder {home}/.awsvault can be written to by others" in done.err
     assert f"hint: chmod go-w {home}/.awsvault" in done.err
+
+
+# Prints $1, and notes in a file what a process of the same user can open of its parent.
+SPY = """#!/bin/sh
+for name in environ maps mem; do
+    if true < /proc/$PPID/$name; then echo $name; fi
+done > $(dirname $0)/notes/$2 2> /dev/null
+printf %s "$1"
+"""
+
+
+@pytest.fixture
+def spy(world):
+    """Such a program; `spy(name)` is what it noted under this name."""
+    path = world / "spy"
+    path.write_text(SPY)
+    path.chmod(0o755)
+    notes = world / "notes"
+    notes.mkdir()
+    notes.chmod(0o777)
+
+    def noted(name):
+        return (notes / name).read_text().split()
+
+    noted.path = path
+    return noted
+
+
+@pytest.mark.parametrize(
+    "line", [["exec", "prod"], ["exec", "--server", "prod"], ["exec", "--process", "prod"]]
+)
+def test_memory_can_t_be_read_until_the_command_starts(product, spy, line):
+    uid = UIDS["memory"]
+    home = home_of(product, uid)
+    (home / ".aws").mkdir()
+    (home / ".aws" / "config").write_text(
+        f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = exec {spy.path} 123456 mfa\n"
+    )
+    env = {
+        "AWS_VAULT_FILE_PASSPHRASE": None,
+        "AWS_VAULT_FILE_PASSPHRASE_COMMAND": f"{spy.path} word passphrase",
+    }
+    product.run("add", "prod", "--env", env={**KEYS, **env}, check=0, uid=uid)
+    assert spy("passphrase") == []
+    # The command itself is open to this user's debuggers, as without us.
+    command = ["--", "/bin/sh", "-c", f"ulimit -S -c; {spy.path} '' command; true"]
+    done = product.run(
+        *line, *command, env=env, check=0, uid=uid,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (1024, 1024)),
+    )  # fmt: skip
+    assert (spy("passphrase"), spy("mfa")) == ([], [])
+    assert "environ" in spy("command")  # Yama may forbid the rest, as it does to gdb
+    assert done.out == "2\n"
+
+
+# Its child, whose memory is guarded, says who it is and waits.
+HIDING = """
+import awsvault, os, signal
+world = awsvault.World()
+report, told = os.pipe()
+pid = os.fork()
+if pid == 0:
+    world.guard_memory()
+    os.write(told, str(world.life()).encode())
+    signal.pause()
+life = awsvault.Life.parse(os.read(report, 100).decode())
+hidden = not os.path.exists(f"/proc/{pid}")
+before = life.lasts(world)
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+print(hidden, before, life.lasts(world))
+"""
+
+
+def test_a_process_that_proc_hides_is_running():
+    """With hidepid=2 a process whose memory is guarded is hidden from its own user, too."""
+    mount = 'mount -t proc -o hidepid=2 proc /proc 2> /dev/null && exec "$@"'
+    hiding = ["unshare", "--mount", "/bin/sh", "-c", mount, "sh"]
+    if subprocess.run([*hiding, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this container mounts no /proc")
+    line = [*hiding, *become(UIDS["hidden"], *READING), sys.executable, "-c", HIDING]
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, cwd=PROGRAM.parent, timeout=30
+    )
+    assert done.stdout == "True True False\n", done.stderr
