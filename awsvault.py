@@ -1066,6 +1066,9 @@ class OwnFolders:
     def open(self, path: str, *, make: bool = False) -> int:
         """Return the descriptor of a folder that is this user's alone; ``make`` makes what is
         missing, 0700. FileNotFoundError where it is missing, AwsVaultError for any other reason."""
+        if not path:
+            # What abspath() takes for the working folder, whose files are nobody's leftovers.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         path = os.path.abspath(path)
         fd = self._open.get(path, -1)
         if fd < 0 or not os.fstat(fd).st_nlink:  # removed meanwhile
@@ -1074,7 +1077,7 @@ class OwnFolders:
 
     def parent(self, path: str) -> tuple[int, str]:
         """Return the descriptor of the folder of a file, and the file's name (as open())."""
-        folder, name = os.path.split(os.path.abspath(path))
+        folder, name = os.path.split(path and os.path.abspath(path))
         return self.open(folder), name
 
     def forget(self) -> None:

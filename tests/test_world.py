@@ -979,3 +979,17 @@ runpy.run_path({str(ROOT / "__main__.py")!r}, run_name="__main__")
         [sys.executable, "-c", code], env={"HOME": str(home)}, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (130, "awsvault: error: interrupted\n")
+
+
+def test_no_path_is_not_the_working_folder(tmp_path, monkeypatch):
+    """Some server has no folder to remove; abspath("") is the folder where it was started."""
+    (tmp_path / "file").write_text("x")
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    world = awsvault.World()
+    world.remove_run_folder("")
+    world.remove_leftovers([""])
+    assert world.list_folder("") == []
+    with pytest.raises(FileNotFoundError):
+        world.read_own("", 10)
+    assert (tmp_path / "file").exists()
