@@ -1,4 +1,5 @@
 # make test      everything that CI runs; sets up what it needs first
+# make test-platforms  the main job on aarch64, Python 3.14 and 3.15, PyPy and musl (no part of make test)
 # make check     the linters and the type checker only
 # make fuzz      every reader of foreign text with random text, a minute each (no part of make test)
 # make pyz       dist/awsvault.pyz, for every platform it serves
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: test check fuzz pyz demo bench lock clean test-tools
+.PHONY: test test-platforms check fuzz pyz demo bench lock clean test-tools
 
 # The first Python that really runs and is new enough. A name on PATH may be a shim without a
 # version behind it, so ask each candidate for its own path.
@@ -35,6 +36,9 @@ test: .venv/stamp .venv-awscli/stamp test-tools
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-platforms: dist/awsvault.pyz .venv/stamp
+	.ci/test-platforms $(PLATFORMS)
 
 check: .venv/stamp
 	.venv/bin/ruff check .

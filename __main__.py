@@ -47,10 +47,8 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 MODULES = ("build_zipapp", "awsvault")
 # What a Python may lack, and the package that it is built with; "" is part of Python itself.
-PARTS = {"zlib": "zlib1g-dev", "_ssl": "libssl-dev", "_ctypes": "libffi-dev"}
-PARTS.update(
-    dict.fromkeys("json argparse hashlib zipfile fcntl resource select _socket".split(), "")
-)
+PARTS = dict.fromkeys("json argparse hashlib zipfile fcntl resource select _socket".split(), "")
+PARTS.update(zlib="zlib1g-dev", _ssl="libssl-dev", _ctypes="libffi-dev")
 
 
 def target():
@@ -186,7 +184,7 @@ def missing(name):
     """Say which module this Python lacks and what has it; the exit status."""
     hint = "install all of it (Debian and Ubuntu: apt-get install python3)"
     if PARTS.get(name):
-        hint = "install one that was built with %s (openssl, libffi, zlib)" % PARTS[name]
+        hint = "install one that was built with %s" % PARTS[name]
     sys.stderr.write(
         "awsvault: error: the Python %s has no module %s\n"
         "awsvault: hint: %s, or name another one, as in: python3.11 %s\n"

@@ -49,6 +49,7 @@ def test_every_native_module_finds_what_it_needs(everywhere, monkeypatch, target
     python = types.SimpleNamespace(version_info=(3, version[1], 5), abiflags="")
     monkeypatch.setattr(build_zipapp, "sys", python)
     files = dict(build_zipapp.library_files(bundle))
+    assert not [path for path in files if path.endswith("/")]
     native = {path: data for path, data in files.items() if build_zipapp.is_native(path)}
     assert {"_cffi_backend.so", "cryptography/hazmat/bindings/_rust.abi3.so"} <= {*native}
     for path, data in native.items():
@@ -168,6 +169,12 @@ def test_backends_does_not_say_yes_of_what_cannot_be_loaded(broken):
     settings = awsvault.StoreSettings()
     refusal = awsvault.probe_backend(broken, settings, "file").refusal
     assert "libgcc_s-1a2b" in refusal.message
+
+
+def test_verify_may_be_the_first_run_and_the_second(pyz, tmp_path):
+    for _ in range(2):
+        status, out, err = run_without("none", pyz, tmp_path, "version", "--verify")
+        assert (status, err) == (0, "") and "intact" in out
 
 
 # ---- a FIPS host -------------------------------------------------------------------------------
