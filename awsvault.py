@@ -1179,6 +1179,7 @@ class World:
         self.bundle = bundle
         self.may_ask = True
         self.debugging = False
+        self.quiet = False  # the terminal shows no typing
         self.core_limit: tuple[int, int] | None = None
         self._said: set[str] = set()
         self._lock_folder: str | None = None
@@ -1732,9 +1733,18 @@ class World:
         return os.isatty(fd)
 
     def ask(
-        self, question: str, *, hidden: bool = False, timeout: float | None = None, instead: str
+        self,
+        question: str,
+        *,
+        hidden: bool = False,
+        timeout: float | None = None,
+        instead: str,
+        shown: Callable[[str], object] = bool,
     ) -> Secret:
         """Ask on the controlling terminal for one line, which is not shown if ``hidden``.
+
+        Under quiet_terminal() no typing is shown: a line that is not ``hidden`` is shown when it is
+        whole, if it is what may be ``shown``, since it may be what was meant for another question.
 
         ``instead`` names the flag or variable that does without a person; it is the hint of
         NeedsPerson, raised at once where nobody can be asked. After ``timeout`` seconds
@@ -1749,9 +1759,18 @@ class World:
             )
             raise NeedsPerson(f"{question}: {why}", instead)
         try:
-            return self._ask_on(fd, question, hidden, timeout)
+            answer = self._ask_on(fd, question, hidden or self.quiet, timeout)
+            if self.quiet and not hidden and shown(answer.reveal()):
+                self._write_all(fd, answer.reveal_bytes())
+            if hidden or self.quiet:
+                self._write_all(fd, b"\n")
+            return answer
         finally:
             os.close(fd)
+
+    def quiet_terminal(self) -> QuietTerminal:
+        """Return a context for a whole dialogue about secrets: nothing that is typed is shown."""
+        return QuietTerminal(self)
 
     def _ask_on(self, fd: int, question: str, hidden: bool, timeout: float | None) -> Secret:
         import signal
@@ -1773,10 +1792,11 @@ class World:
                     termios.tcsetattr(fd, termios.TCSADRAIN, modes)
                     self._write_all(fd, f"{question}: ".encode("utf-8", "surrogateescape"))
                     return self._read_line(fd, timeout, woken)
+                except BaseException:
+                    self._write_all(fd, b"\n")
+                    raise
                 finally:
                     termios.tcsetattr(fd, termios.TCSADRAIN, before)
-                    if hidden:
-                        self._write_all(fd, b"\n")
         finally:
             signal.set_wakeup_fd(outer_wake)
             for end in (woken, wake):
@@ -1785,19 +1805,20 @@ class World:
     def _read_line(self, fd: int, timeout: float | None, woken: int) -> Secret:
         import select
 
+        # Byte by byte: what a shell found typed ahead comes as one block, with returns for
+        # newlines, and the rest of it is for the next question, or for the command.
         line = b""
-        while not line.endswith(b"\n"):
+        while not line.endswith((b"\n", b"\r")):
             ready, _, _ = select.select([fd, woken], [], [], timeout)
             if woken in ready:
                 os.read(woken, 4096)  # its handler has run by now, and did not end the question
                 continue
             if not ready:
-                self._write_all(fd, b"\n")
                 raise AwsVaultError(f"nobody answered within {timeout:.0f} seconds")
-            chunk = os.read(fd, 4096)
-            if not chunk:
+            byte = os.read(fd, 1)
+            if not byte:
                 raise AwsVaultError("the question was left unanswered")
-            line += chunk
+            line += byte
         return Secret(line[:-1])
 
     # -- this process and the next -----------------------------------------------
@@ -2385,6 +2406,67 @@ def reported_error(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     error = next((line for line in lines if "error: " in line), lines[-1] if lines else "")
     return printable(error.replace("awsvault: error: ", "")) or "it ended at once"
+
+
+ATTEMPTS = 3
+
+
+def ask_until_right(
+    world: World,
+    question: str,
+    read: Callable[[Secret], T],
+    *,
+    hidden: bool = False,
+    timeout: float | None = None,
+    instead: str,
+    shown: Callable[[str], object] = bool,
+) -> T:
+    """Ask on the terminal until ``read`` takes the answer, three times in all; its last
+    AwsVaultError is raised. ``timeout`` is for all of them."""
+    ends = world.monotonic() + (timeout or 0)
+    attempt = 0
+    while True:
+        attempt += 1
+        rest = timeout and max(ends - world.monotonic(), 1)
+        answer = world.ask(question, hidden=hidden, timeout=rest, instead=instead, shown=shown)
+        try:
+            return read(answer)
+        except AwsVaultError as error:
+            if attempt == ATTEMPTS:
+                raise
+            world.say(f"{error.message}: {error.hint or 'try again'}")
+
+
+class QuietTerminal:
+    """A block in which the terminal shows nothing that is typed, not even ahead of a question."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.fd = -1
+        self.signals = RaisedSignals()
+
+    def __enter__(self) -> None:
+        import termios
+
+        self.fd = self.world.open_terminal()
+        # To change a terminal in the background would stop us.
+        if self.fd >= 0 and os.tcgetpgrp(self.fd) == os.getpgrp():
+            self.signals.__enter__()
+            self.before = termios.tcgetattr(self.fd)
+            modes = termios.tcgetattr(self.fd)
+            modes[3] &= ~termios.ECHO
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, modes)
+            self.world.quiet = True
+
+    def __exit__(self, *_exception: object) -> None:
+        import termios
+
+        if self.world.quiet:
+            self.world.quiet = False
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, self.before)
+            self.signals.__exit__()
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 class LibraryEnvironment:
@@ -8796,20 +8878,34 @@ def _read_fd(world: World, name: str, text: str) -> Secret:
         raise UsageError(f"{name}: can't read descriptor {text}: {os_reason(error)}") from None
 
 
-def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
+def add_command(
+    app: App, *, profile: str, env: bool, add_config: bool, force: bool, verify: bool | None
+) -> int:
     """Store a profile's long-lived keys, and give it a section in the config file."""
     world = app.world
-    app.vault.refuse_profile(profile)
-    if app.config.section(profile_section(profile)).get("source_profile", profile) != profile:
-        raise AwsVaultError(
-            f"profile {printable(profile)!r} takes its keys from its source_profile, so keys "
-            "stored for it would not be used",
-            "store them for the source_profile, or remove that line",
-        )
-    new_section = add_config and not app.config.has_profile(profile)
-    keys = _keys_from_environment(world) if env else _keys_from_person(world)
-    mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
-    app.vault.store_credentials(profile, keys)
+    with world.quiet_terminal():
+        app.vault.refuse_profile(profile)
+        if app.config.section(profile_section(profile)).get("source_profile", profile) != profile:
+            raise AwsVaultError(
+                f"profile {printable(profile)!r} takes its keys from its source_profile, so keys "
+                "stored for it would not be used",
+                "store them for the source_profile, or remove that line",
+            )
+        new_section = add_config and not app.config.has_profile(profile)
+        replaced = profile in app.vault.profiles()
+        if replaced and not force and (world.can_ask() or not env):
+            question = f"Replace the credentials stored for {printable(profile)!r}?"
+            if not confirmed(world, question, "--force"):
+                return 0
+        keys = _keys_from_environment(world) if env else _keys_from_person(world)
+        mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
+        if verify is None and not env:
+            verify = confirmed(world, "Check the key with AWS before it is stored?", "--no-verify")
+        if verify:
+            _verify_keys(app, profile, keys)
+        app.vault.store_credentials(profile, keys)
+    if replaced:
+        world.say(f"note: the credentials that were stored for {printable(profile)!r} are replaced")
     removed = app.vault.delete_sessions(app.dependents(profile))
     if new_section:
         _append_section(app, profile, mfa_serial)
@@ -8819,40 +8915,115 @@ def add_command(app: App, *, profile: str, env: bool, add_config: bool) -> int:
     return 0
 
 
+def confirmed(world: World, question: str, instead: str) -> bool:
+    """Ask a yes-or-no question, whose answer is no unless it is yes."""
+    answer = world.ask(f"{question} (y|N)", instead=f"give {instead}", shown=is_word)
+    return answer.stripped().reveal().lower() in ("y", "yes")
+
+
+def is_word(text: str) -> bool:
+    """Return True for a text so short that it is no secret."""
+    return len(text) < 4
+
+
+def _verify_keys(app: App, profile: str, keys: Credentials) -> None:
+    """Ask AWS whose keys they are, and show it (AwsError if it does not take them)."""
+    known = app.config.has_profile(profile)
+    target = app.resolve(profile if known else "default")
+    answer = Aws(app.world).call("sts", "GetCallerIdentity", {}, keys, target.endpoint)
+    account, user = (printable(answer.get(name, "?")) for name in ("Account", "Arn"))
+    app.world.out(f"Account {account}, {user}\n")
+
+
 def _keys_from_environment(world: World) -> Credentials:
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     for name in names:
         if not world.environ.get(name):
             raise UsageError(f"--env: {name} is not set", f"export {' and '.join(names)}")
     key_id, secret = (Secret(world.environ[name]) for name in names)
-    return Credentials(_word(KEY_ID, key_id).reveal(), _word(SECRET_KEY, secret))
+    return Credentials(read_key_id(key_id), read_secret_key(world, secret))
 
 
 def _keys_from_person(world: World) -> Credentials:
     instead = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give --env"
-    key_id = _word(KEY_ID, world.ask("Access key ID", instead=instead)).reveal()
-    secret = _word(SECRET_KEY, world.ask("Secret access key", hidden=True, instead=instead))
+    key_id = ask_until_right(world, "Access key ID", read_key_id, instead=instead, shown=is_key_id)
+    secret = ask_until_right(
+        world,
+        "Secret access key",
+        lambda text: read_secret_key(world, text),
+        hidden=True,
+        instead=instead,
+    )
     return Credentials(key_id, secret)
 
 
-KEY_ID, SECRET_KEY = "an access key ID", "a secret access key"
+KEY_ID_FORM = "AKIA and at least 12 more capitals or digits"
+SECRET_KEY_LENGTH = 40
 
 
-def _word(what: str, text: Secret) -> Secret:
-    """Return a text without white space around it; UsageError if it is not one word."""
+def is_key_id(text: str) -> bool:
+    """Return True for what has the form of an access key ID, a temporary one's too."""
+    import re
+
+    return bool(re.fullmatch("(AKIA|ASIA)[A-Z0-9]{12,124}", text.strip()))
+
+
+def read_key_id(text: Secret) -> str:
+    """Return a long-lived access key ID (UsageError, which does not quote it: it may be the
+    secret)."""
+    word = text.stripped().reveal()
+    if not is_key_id(word):
+        why, hint = "that is none", f"it is {KEY_ID_FORM}"
+        if len(word) == SECRET_KEY_LENGTH:
+            why, hint = "that looks like the secret access key", "give the access key ID first"
+        elif word.startswith(("AKIA", "ASIA")) and word.isalnum() and word.isupper():
+            why = f"it was cut: it has {len(word)} characters"
+        elif any(letter <= " " or is_control(letter) for letter in word) or not word:
+            why = "it is one word without blanks"
+        raise UsageError(f"access key ID: {why}", hint)
+    if word.startswith("ASIA"):
+        raise UsageError(
+            "access key ID: one that begins with ASIA is temporary: it works for hours, with its "
+            "session token only, and AWS makes no session from it",
+            "store a long-lived key, which begins with AKIA",
+        )
+    return word
+
+
+def read_secret_key(world: World, text: Secret) -> Secret:
+    """Return a secret access key (UsageError); one of another length is warned of."""
     word = text.stripped()
-    if not word or any(letter <= " " or is_control(letter) for letter in word.reveal()):
-        raise UsageError(f"{what} is one word without blanks", "try again")
+    letters = word.reveal()
+    if not word or any(letter <= " " or is_control(letter) for letter in letters):
+        raise UsageError("secret access key: it is one word without blanks", "try again")
+    if is_key_id(letters):
+        raise UsageError(
+            "secret access key: that is an access key ID", "give the secret that belongs to it"
+        )
+    if len(letters) != SECRET_KEY_LENGTH:
+        world.say(
+            f"warning: the secret access key has {len(letters)} characters instead of "
+            f"{SECRET_KEY_LENGTH}: was it cut?"
+        )
     return word
 
 
 def _mfa_serial_from_person(world: World) -> str:
+    def read(text: Secret) -> str:
+        answer = text.stripped().reveal()
+        try:
+            return answer and SETTINGS["mfa_serial"].read(answer)
+        except ValueError as error:
+            # What is no ARN may be a secret that was meant for another question.
+            raise UsageError(f"the device's ARN: that is {error}", "try again") from None
+
     question = "ARN of the MFA device (empty if there is none)"
-    answer = world.ask(question, instead="give --env").stripped().reveal()
-    try:
-        return answer and SETTINGS["mfa_serial"].read(answer)
-    except ValueError as error:
-        raise UsageError(f"{printable(answer)!r} is {error}", "try again") from None
+    return ask_until_right(world, question, read, instead="give --env", shown=is_arn)
+
+
+def is_arn(text: str) -> bool:
+    """Return True for what begins as an ARN does."""
+    return text.startswith("arn:")
 
 
 def _append_section(app: App, profile: str, mfa_serial: str) -> None:
@@ -9441,9 +9612,8 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
             closest(profile, app.vault.profiles()),
         )
     if not force:
-        question = f"Delete the credentials of {printable(profile)!r} and its sessions? (y|N)"
-        answer = world.ask(question, instead="give --force").reveal().strip().lower()
-        if answer not in ("y", "yes"):
+        question = f"Delete the credentials of {printable(profile)!r} and its sessions?"
+        if not confirmed(world, question, "--force"):
             return 0
     dependents = app.dependents(profile)
     app.vault.delete_credentials(profile)
@@ -9647,6 +9817,13 @@ CREDENTIAL_OPTIONS = (
 ADD_OPTIONS = (
     switch(("--env",), "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     switch(("--add-config",), "add no section to the AWS config file", default=True),
+    switch(("--force", "-f"), "replace stored keys without asking"),
+    Option(
+        ("--verify",),
+        "ask AWS whose key it is, before it is stored (--no-verify: do not offer it)",
+        boolean=True,
+        default=None,
+    ),
 )
 LIST_OPTIONS = (
     switch(("--profiles",), "only the profiles of the config file"),

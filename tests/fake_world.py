@@ -55,7 +55,7 @@ class FakeWorld(World):
     def terminal_name(self):
         return ""
 
-    def ask(self, question, *, hidden=False, timeout=None, instead):
+    def ask(self, question, *, hidden=False, timeout=None, instead, shown=bool):
         if self.answers is None:
             raise NeedsPerson(f"{question}: there is no terminal to ask on", instead)
         self.asked.append(question)

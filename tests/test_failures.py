@@ -153,7 +153,7 @@ FLAGS = [
     ),
     (
         ["add", "x", "--env"],
-        {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "y\nz"},
+        {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": "y\nz"},
         "one word",
     ),
     (["exec", "--nonesuch", "prod", *TRUE], {}, "nonesuch"),
@@ -517,7 +517,7 @@ for size in range(530000, 400000, -200):
 # ======================================================================
 
 PROMPTS = [
-    (["add", "new"], {}, "Access key ID", False),
+    (["add", "new"], {}, "Access key ID", True),
     (["add", "new"], {}, "Secret access key", True),
     (["exec", "prod", *TRUE], {}, "MFA code", False),
     (["exec", "prod", *TRUE], {"AWS_VAULT_FILE_PASSPHRASE": None}, "Passphrase", True),

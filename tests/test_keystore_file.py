@@ -589,8 +589,8 @@ def test_where_the_passphrase_comes_from(home, what, flags, environ):
         {
             **environ,
             "AWS_VAULT_FILE_ITERATIONS": str(COUNT),
-            "AWS_ACCESS_KEY_ID": "AKIADUMMY",
-            "AWS_SECRET_ACCESS_KEY": "dummy",
+            "AWS_ACCESS_KEY_ID": "AKIADUMMYEXAMPLE0001",
+            "AWS_SECRET_ACCESS_KEY": "dummy".ljust(40, "0"),
         },
     )
     status = awsvault.main(

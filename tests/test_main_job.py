@@ -55,13 +55,16 @@ def without_repeats(names):
 def test_add_asks_for_key_secret_and_device(cli, fake_aws):
     terminal = cli.terminal("add", "prod", env={"AWS_VAULT_FILE_PASSPHRASE": None})
     terminal.expect("Access key ID")
-    assert terminal.echoing()
+    assert not terminal.echoing()
     terminal.send_line(KEY_ID)
+    terminal.expect(KEY_ID)
     terminal.expect("Secret access key")
     assert not terminal.echoing()
     terminal.send_line(SECRET)
     terminal.expect("ARN of the MFA device")
     terminal.send_line(MFA_SERIAL)
+    terminal.expect("Check the key")
+    terminal.send_line("")
     for again in ("new vault", "again"):
         terminal.expect(again)
         assert not terminal.echoing()
@@ -75,6 +78,91 @@ def test_add_asks_for_key_secret_and_device(cli, fake_aws):
     assert fake_aws.calls[0].key_id == KEY_ID
 
 
+def test_what_is_pasted_into_add_is_not_shown(cli):
+    """Key, secret and device as three lines at once: the questions come with their answers."""
+    terminal = cli.terminal("add", "prod")
+    terminal.expect("Access key ID")
+    terminal.send(f"{KEY_ID}\r{SECRET}\r{MFA_SERIAL}\rno\r")
+    assert terminal.wait() == 0
+    assert terminal.modes_restored()
+    assert terminal.screen == (
+        f"Access key ID: {KEY_ID}\nSecret access key: \n"
+        f"ARN of the MFA device (empty if there is none): {MFA_SERIAL}\n"
+        "Check the key with AWS before it is stored? (y|N): no\n"
+        'Added credentials to profile "prod" in vault\n'
+    )
+
+
+def test_swapped_and_cut_keys_are_asked_for_again_and_not_shown(cli):
+    cli.config("[profile prod]\n")
+    terminal = cli.terminal("add", "prod", "--no-verify")
+    terminal.expect("Access key ID")
+    terminal.send("".join(f"{line}\r" for line in (SECRET, KEY_ID[:9], KEY_ID, KEY_ID, SECRET)))
+    assert terminal.wait() == 0, terminal.screen
+    for said in ("looks like the secret", "cut: it has 9", "that is an access key ID"):
+        assert said in terminal.screen
+    assert SECRET not in terminal.screen
+    terminal = cli.terminal("add", "prod", "-f")
+    terminal.expect("Access key ID")
+    terminal.send(f"{SECRET}\r" * 4)
+    assert terminal.wait() == 2
+    assert terminal.screen.count("looks like the secret") == 3
+    assert SECRET not in terminal.screen
+    assert terminal.modes_restored()
+
+
+@pytest.mark.parametrize(
+    ("key_id", "secret", "says"),
+    [
+        (SECRET, KEY_ID, "access key ID: that looks like the secret access key"),
+        (KEY_ID, OTHER_KEY_ID, "secret access key: that is an access key ID"),
+        (KEY_ID[:15], SECRET, "access key ID: it was cut: it has 15 characters"),
+        ("AROADUMMYEXAMPLE0001", SECRET, "access key ID: that is none"),
+        ("ASIADUMMYEXAMPLE0001", SECRET, "begins with ASIA is temporary"),
+        (KEY_ID, "a b", "secret access key: it is one word"),
+    ],
+)
+def test_add_knows_the_shape_of_a_key(cli, key_id, secret, says):
+    env = {"AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret}
+    done = cli.run("add", "prod", "--env", env=env, check=2)
+    assert says in done.err
+    assert key_id not in done.err
+    assert not cli.keys.exists()
+
+
+def test_a_secret_of_another_length_is_warned_of(cli):
+    env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET[1:]}
+    done = cli.run("add", "prod", "--env", env=env, check=0)
+    assert "has 39 characters instead of 40" in done.err
+
+
+def test_add_asks_before_it_replaces(cli):
+    cli.add("prod")
+    before = (cli.keys / "prod").read_bytes()
+    env = {"AWS_ACCESS_KEY_ID": OTHER_KEY_ID, "AWS_SECRET_ACCESS_KEY": OTHER_SECRET}
+    for line in (["add", "prod"], ["add", "prod", "--env"]):
+        terminal = cli.terminal(*line, env=env)
+        terminal.expect("Replace the credentials stored for 'prod'")
+        terminal.send_line("")
+        assert terminal.wait() == 0
+        assert (cli.keys / "prod").read_bytes() == before
+    terminal = cli.terminal("add", "prod", "--env", "-f", env=env)
+    assert terminal.wait() == 0
+    assert "are replaced" in cli.run("add", "prod", "--env", env=env, check=0).err
+    assert (cli.keys / "prod").read_bytes() != before
+
+
+def test_add_verifies_before_it_stores(cli, fake_aws):
+    env = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": OTHER_SECRET}
+    done = cli.run("add", "prod", "--env", "--verify", env=env, check=1)
+    assert "GetCallerIdentity: the secret key does not belong" in done.err
+    assert not cli.keys.exists()
+    env["AWS_SECRET_ACCESS_KEY"] = SECRET
+    done = cli.run("add", "prod", "--env", "--verify", env=env, check=0)
+    assert done.out.startswith(f"Account {ACCOUNT}, arn:aws:iam::{ACCOUNT}:user/jon\n")
+    assert fake_aws.calls[-1].action == "GetCallerIdentity"
+
+
 def test_add_asks_for_no_device_where_the_profile_is_there(cli):
     cli.config("[profile prod]\nregion = eu-west-1\n")
     terminal = cli.terminal("add", "prod")
@@ -82,6 +170,9 @@ def test_add_asks_for_no_device_where_the_profile_is_there(cli):
     terminal.send_line(KEY_ID)
     terminal.expect("Secret access key")
     terminal.send_line(SECRET)
+    terminal.expect("Check the key")
+    terminal.send_line("y")
+    terminal.expect(f"Account {ACCOUNT}, arn:aws:iam::{ACCOUNT}:user/jon")
     terminal.expect("Added credentials")
     assert terminal.wait() == 0
     assert "MFA" not in terminal.screen

@@ -450,8 +450,11 @@ def test_sessions_of_a_replaced_key_are_deleted(app, store, remove):
     if remove:
         awsvault.remove_command(app, profile="prod", sessions_only=False, force=True)
     else:
-        app.world.environ.update(AWS_ACCESS_KEY_ID="AKIANEW", AWS_SECRET_ACCESS_KEY="new")
-        awsvault.add_command(app, profile="prod", env=True, add_config=False)
+        app.world.environ.update(AWS_ACCESS_KEY_ID="AKIADUMMYEXAMPLE0009")
+        app.world.environ.update(AWS_SECRET_ACCESS_KEY="new".ljust(40, "0"))
+        awsvault.add_command(
+            app, profile="prod", env=True, add_config=False, force=False, verify=None
+        )
     left = {key.profile for key in app.vault.sessions()}
     assert left == {"own", "circle", "gone", "other"}
     assert ("prod" in store.items) != remove

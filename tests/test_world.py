@@ -443,7 +443,7 @@ def open_vault(world, count=8192):
 
 
 CONFIG = "[profile prod]\nregion = eu-west-1"
-OLD, NEW = "dummy/old", "dummy/new"
+OLD, NEW = "dummy/old".ljust(40, "0"), "dummy/new".ljust(40, "0")
 SESSION = Credentials("ASIADUMMYEXAMPLE0001", Secret("s"), Secret("t"), START.replace(year=2037))
 SLOT = SessionSlot("sts.GetSessionToken", "prod")
 
