@@ -8038,7 +8038,7 @@ def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
 # ======================================================================
 # Environment in, process out.
 
-NESTED_HINT = "leave that shell first, or unset AWS_VAULT"
+NESTED_HINT = "leave that shell first, unset AWS_VAULT, or use --nested"
 
 
 def credential_variables(credentials: Credentials, region: str) -> dict[str, str]:
@@ -8506,18 +8506,54 @@ def quote_powershell(text: str) -> str:
     return f"'{text}'"
 
 
-def export_lines(
-    template: str, quote: Callable[[str], str]
+EXPORTED = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCOUNT_ID",
+)  # fmt: skip
+# The region that an export left in a shell, where it must not be that of the next profile.
+REGION_MARK = "AWS_VAULT_REGION"
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+def forget_regions(environ: dict[str, str], mark: str) -> None:
+    """Drop the variables of a region that an export, not the user, has set to ``mark``."""
+    for name in REGION_VARIABLES:
+        if mark and environ.get(name) == mark:
+            del environ[name]
+
+
+def export_shell(
+    template: str, unset: str, quote: Callable[[str], str]
 ) -> Callable[[str, Credentials, str], str]:
-    """Return a writer of one line for each variable, by a template with {name} and {value}."""
+    """Return a writer of a shell's lines, by templates with {name} and {value}: variables that are
+    not set, as an earlier export may have left them, are removed."""
 
     def write(_profile: str, credentials: Credentials, region: str) -> str:
         variables = credential_variables(credentials, region)
-        return "".join(
-            template.format(name=name, value=quote(value)) for name, value in variables.items()
-        )
+        if region:
+            variables[REGION_MARK] = region
+        lines = [template.format(name=name, value=quote(variables[name])) for name in variables]
+        gone = [name for name in (*EXPORTED, REGION_MARK) if name not in variables]
+        return "".join([*lines, *(unset.format(name=name) for name in gone)])
 
     return write
+
+
+def export_env(_profile: str, credentials: Credentials, region: str) -> str:
+    """Write NAME=value lines, as for docker's --env-file (AwsVaultError)."""
+    variables = credential_variables(credentials, region)
+    return "".join(f"{name}={one_line(name, value)}\n" for name, value in variables.items())
+
+
+def one_line(name: str, value: str) -> str:
+    """Return a value that stands in a line as it is; AwsVaultError for one that a reader would cut
+    or strip."""
+    if value != value.strip() or any(map(is_control, value)):
+        raise AwsVaultError(
+            f"{name} has a blank at its edge or a control character, which this format can't keep",
+            "use --format=json",
+        )
+    return value
 
 
 def export_json(_profile: str, credentials: Credentials, _region: str) -> str:
@@ -8549,17 +8585,21 @@ INI_KEYS = (
 def export_ini(profile: str, credentials: Credentials, region: str) -> str:
     """Write a section of an AWS credentials file."""
     variables = credential_variables(credentials, region)
-    lines = [f"{key}={variables[name]}\n" for name, key in INI_KEYS if name in variables]
+    lines = [
+        f"{key}={one_line(name, variables[name])}\n" for name, key in INI_KEYS if name in variables
+    ]
     return f"[{profile}]\n" + "".join(lines)
 
 
 EXPORT_FORMATS: dict[str, Callable[[str, Credentials, str], str]] = {
-    "env": export_lines("{name}={value}\n", str),
-    "export-env": export_lines("export {name}={value}\n", quote_posix),
+    "env": export_env,
+    "export-env": export_shell("export {name}={value}\n", "unset {name}\n", quote_posix),
     "json": export_json,
     "ini": export_ini,
-    "fish": export_lines("set -gx {name} {value}\n", quote_fish),
-    "powershell": export_lines("$Env:{name} = {value}\n", quote_powershell),
+    "fish": export_shell("set -gx {name} {value}\n", "set -e {name}\n", quote_fish),
+    "powershell": export_shell(
+        "$Env:{name} = {value}\n", "$Env:{name} = $null\n", quote_powershell
+    ),
 }
 
 
@@ -8823,10 +8863,14 @@ class App:
                 f"AWS_MIN_TTL: {printable(text)!r} is {error}", getattr(error, "hint", "")
             ) from None
 
-    def refuse_nesting(self) -> None:
-        """Refuse to hand out credentials inside a command that has some already."""
+    def refuse_nesting(self, *, nested: bool) -> None:
+        """Refuse to hand out credentials inside a command that has some already, unless that is
+        meant: then its region is the outer profile's, and not taken."""
         outer = self.world.environ.get("AWS_VAULT", "")
-        if outer:
+        if outer and nested:
+            for name in REGION_VARIABLES:
+                self.world.environ.pop(name, None)
+        elif outer:
             raise AwsVaultError(
                 f"this is already a shell or command with credentials of {printable(outer)!r}",
                 NESTED_HINT,
@@ -9132,6 +9176,7 @@ def exec_command(
     mfa_token: str,
     mfa_token_fd: str,
     json: bool,
+    nested: bool = False,
     process: Sequence[str] = (),
     min_ttl: str = "",
     **server_flags: bool,
@@ -9149,9 +9194,9 @@ def exec_command(
         )
         return export_command(
             app, profile=profile, format="json", duration=duration, no_session=no_session,
-            region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd,
+            region=region, mfa_token=mfa_token, mfa_token_fd=mfa_token_fd, nested=nested,
         )  # fmt: skip
-    app.refuse_nesting()
+    app.refuse_nesting(nested=nested)
     if process:
         refuse_together(server_flags, "--process starts no server")
         check_process_names(profile, process, world.environ)
@@ -9583,6 +9628,7 @@ def export_command(
     region: str,
     mfa_token: str,
     mfa_token_fd: str,
+    nested: bool = False,
     for_process: str = "",
 ) -> int:
     """Print a profile's credentials on standard output in a chosen form."""
@@ -9591,7 +9637,7 @@ def export_command(
         answer = ProcessAnswer(app, target, no_session, os.path.dirname(for_process))
         app.world.out(answer.document())
         return 0
-    app.refuse_nesting()
+    app.refuse_nesting(nested=nested)
     token = read_mfa_token(app.world, mfa_token, mfa_token_fd)
     target = app.resolve(app.known_profile(profile), duration, region)
     credentials = app.retrieve(target, no_session=no_session, mfa_token=token)
@@ -9813,6 +9859,7 @@ CREDENTIAL_OPTIONS = (
     *SESSION_OPTIONS,
     Option(("--mfa-token", "-t"), "the MFA code; - reads it from standard input"),
     Option(("--mfa-token-fd",), "read the MFA code from this descriptor"),
+    switch(("--nested",), "also inside a command or shell that has credentials already"),
 )
 ADD_OPTIONS = (
     switch(("--env",), "take the key from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
@@ -10229,6 +10276,7 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if parsed.get("for_process"):
         remembered = recall(world, parsed["for_process"])
         parsed = parse_flags(line.command, [*remembered, *line.flags, "--no-input"])
+    forget_regions(world.environ, world.environ.pop(REGION_MARK, ""))
     values = option_values(options, parsed, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(

@@ -121,13 +121,19 @@ def test_the_default_shell(environ, shell):
 # -- export -----------------------------------------------------------------------------
 
 
+def removed(line):
+    """What an earlier export may have left and keys without a region do not set."""
+    names = "SESSION_TOKEN SECURITY_TOKEN CREDENTIAL_EXPIRATION REGION DEFAULT_REGION ACCOUNT_ID"
+    return "".join(line.format(f"AWS_{name}") for name in [*names.split(), "VAULT_REGION"])
+
+
 @pytest.mark.parametrize(
     ("form", "credentials", "text"),
     [
         ("env", KEYS, "AWS_ACCESS_KEY_ID=AKIADUMMYEXAMPLE0001\nAWS_SECRET_ACCESS_KEY=dummy/secret+key\n"),
-        ("export-env", KEYS, "export AWS_ACCESS_KEY_ID=AKIADUMMYEXAMPLE0001\nexport AWS_SECRET_ACCESS_KEY=dummy/secret+key\n"),
-        ("fish", KEYS, "set -gx AWS_ACCESS_KEY_ID 'AKIADUMMYEXAMPLE0001'\nset -gx AWS_SECRET_ACCESS_KEY 'dummy/secret+key'\n"),
-        ("powershell", KEYS, "$Env:AWS_ACCESS_KEY_ID = 'AKIADUMMYEXAMPLE0001'\n$Env:AWS_SECRET_ACCESS_KEY = 'dummy/secret+key'\n"),
+        ("export-env", KEYS, "export AWS_ACCESS_KEY_ID=AKIADUMMYEXAMPLE0001\nexport AWS_SECRET_ACCESS_KEY=dummy/secret+key\n" + removed("unset {}\n")),
+        ("fish", KEYS, "set -gx AWS_ACCESS_KEY_ID 'AKIADUMMYEXAMPLE0001'\nset -gx AWS_SECRET_ACCESS_KEY 'dummy/secret+key'\n" + removed("set -e {}\n")),
+        ("powershell", KEYS, "$Env:AWS_ACCESS_KEY_ID = 'AKIADUMMYEXAMPLE0001'\n$Env:AWS_SECRET_ACCESS_KEY = 'dummy/secret+key'\n" + removed("$Env:{} = $null\n")),
         ("json", KEYS, '{"Version":1,"AccessKeyId":"AKIADUMMYEXAMPLE0001","SecretAccessKey":"dummy/secret+key"}\n'),
         ("json", SESSION, '{"Version":1,"AccessKeyId":"ASIADUMMYEXAMPLE0001","SecretAccessKey":"dummy/secret+key","SessionToken":"token/+==","Expiration":"2030-01-02T03:04:05Z","AccountId":"111111111111"}\n'),
         ("ini", KEYS, "[a b]\naws_access_key_id=AKIADUMMYEXAMPLE0001\naws_secret_access_key=dummy/secret+key\nregion=eu-west-1\n"),
@@ -136,6 +142,22 @@ def test_the_default_shell(environ, shell):
 )  # fmt: skip
 def test_the_forms_of_export(form, credentials, text):
     assert EXPORT_FORMATS[form]("a b", credentials, "eu-west-1" if form == "ini" else "") == text
+
+
+@pytest.mark.parametrize("form", ["env", "ini"])
+@pytest.mark.parametrize("value", ["a\nAWS_ENDPOINT_URL=b", "a\rb", "a\x85b", "a\u2028b"])
+def test_a_line_is_one_variable(form, value):
+    keys = KEYS.replace(secret_access_key=Secret(value))
+    with pytest.raises(awsvault.AwsVaultError, match="AWS_SECRET_ACCESS_KEY has"):
+        EXPORT_FORMATS[form]("p", keys, "")
+
+
+@pytest.mark.parametrize("value", ["\xa0a", "a\xa0", "a\u3000", " a"])
+def test_ini_loses_no_blank(value):
+    with pytest.raises(
+        awsvault.AwsVaultError, match="AWS_SECRET_ACCESS_KEY has a blank at its edge"
+    ):
+        EXPORT_FORMATS["ini"]("p", KEYS.replace(secret_access_key=Secret(value)), "")
 
 
 def test_every_form_is_listed():

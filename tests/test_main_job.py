@@ -555,7 +555,9 @@ def test_export_forms_say_the_same(chains, fake_aws):
         "Expiration": expected["AWS_CREDENTIAL_EXPIRATION"],
     }
     for form, read in READERS.items():
-        assert read(chains.run("export", "plain", f"--format={form}", check=0).out) == expected
+        found = read(chains.run("export", "plain", f"--format={form}", check=0).out)
+        mark = {} if form in ("env", "ini") else {"AWS_VAULT_REGION": "eu-west-1"}
+        assert found == {**expected, **mark}
     assert fake_aws.count() == 1
 
 
@@ -583,6 +585,7 @@ def read_ini(text):
 def read_quoted(start, middle):
     def read(text):
         lines = [line.removeprefix(start).split(middle, 1) for line in text.splitlines()]
+        lines = [line for line in lines if line[-1] != "$null" and not line[0].startswith("set -e")]
         assert all(value[0] == value[-1] == "'" for _, value in lines)
         return {name: value[1:-1] for name, value in lines}
 
