@@ -4755,7 +4755,7 @@ class ConfigFile:
     def _scan(self) -> None:
         import re
 
-        name, start = "", 0
+        name, start, spelled = "", 0, {"": ""}
         headers = re.finditer(r"^[ \t]*\[(.*)$", self.text, re.MULTILINE)
         for count, match in enumerate(headers):
             if count == MAX_SECTIONS:
@@ -4765,6 +4765,9 @@ class ConfigFile:
                 raise ConfigError(f"{self._where(match.start())}: a section's name needs its ]")
             self._spans.setdefault(name, []).append((start, match.start()))
             name, start = _section_name(header), match.end()
+            # To botocore headers that are written otherwise are other sections: the later counts.
+            if spelled.setdefault(name, header) != header:
+                self._spans[name], spelled[name] = [], header
         self._spans.setdefault(name, []).append((start, len(self.text)))
 
     def _where(self, position: int, lines_on: int = 0) -> str:
@@ -4832,33 +4835,62 @@ class ConfigFile:
 def _plain_lines(text: str) -> Iterator[str]:
     """Yield a section's lines, each in its place, as configparser takes them: it knows no joined
     lines and no raw values, and for it each indented line belongs to the value above."""
-    lines = iter(text.split("\n"))
-    nested = False
-    for line in lines:
-        joined = 0
-        while line.rstrip().endswith("\\"):
-            line = line.rstrip()[:-1] + next(lines, "").strip()
-            joined += 1
-        bare = line.strip()
+    lines = text.split("\n")
+    at, nested = 0, False
+    while at < len(lines):
+        first, bare = lines[at], lines[at].strip()
         if not bare or bare[0] in "#;":
             yield ""
-        elif nested and line[0] in " \t":
+            at += 1
+            continue
+        bare, end = _join_lines(lines, at)
+        if nested and first[0] in " \t":
             yield f" {bare}"
         else:
             key, value = _split_line(bare)
             if not key:
                 yield "="  # which is an error to it; several cost quadratic time
                 return
-            yield bare
-            nested = not value
             mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
-            while mark and (not value.endswith(mark) or len(value) < 2 * len(mark)):
-                following = next(lines, None)
-                if following is None:
-                    break
-                value += following.strip()
-                yield f" {following.strip()}"
-        yield from [""] * joined
+            nested = not mark and not _without_comment(value)
+            yield bare[: len(bare) - len(value)] if nested else bare
+            while mark and end < len(lines) and not _is_raw(value, mark):
+                value += lines[end].strip()
+                yield f" {lines[end].strip()}"
+                at, end = at + 1, end + 1
+        yield from [""] * (end - at - 1)
+        at = end
+
+
+def _join_lines(lines: Sequence[str], at: int) -> tuple[str, int]:
+    """Return a line with those that a backslash at its end joins to it, and where the next begins.
+
+    Comments between them are dropped. What botocore reads as a key of its own is not joined, so
+    that a folder's name that ends in a backslash does not swallow it.
+    """
+    first = lines[at]
+    parts, at = [first.strip()], at + 1
+    while parts[-1].endswith("\\"):
+        following = at
+        while following < len(lines) and lines[following].lstrip()[:1] in ("#", ";"):
+            following += 1
+        if following == len(lines):
+            break
+        line = lines[following]
+        if _split_line(line.strip())[0] and _indent(line) <= _indent(first):
+            break
+        parts[-1] = parts[-1][:-1]
+        parts.append(line.strip())
+        at = following + 1
+    return "".join(parts), at
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _is_raw(value: str, mark: str) -> bool:
+    return value.startswith(mark) and value.endswith(mark) and len(value) >= 2 * len(mark)
 
 
 def _key(text: str) -> str:
@@ -4872,19 +4904,37 @@ def _is_profile_section(name: str) -> bool:
     return name == "default" or (name.startswith("profile ") and len(name) > 8)
 
 
+SECTION_KINDS = ("profile", "sso-session", "services")
+
+
 def _section_name(header: str) -> str:
-    """Return a section's name; a profile's name wholly in quotes loses them, as the AWS CLI writes
-    it."""
-    kind, blank, name = header.partition(" ")
-    if (
-        blank
-        and kind in ("profile", "sso-session", "services")
-        and len(name) > 1
-        and name[0] == name[-1]
-        and name[0] in "\"'"
-    ):
-        return f"{kind} {name[1:-1]}"
-    return header
+    """Return a section's name, its kind and one blank before it: read as botocore 1.42 does, like a
+    shell, or as it stands where that gives no single name, which aws-vault allows."""
+    kind = next((kind for kind in SECTION_KINDS if header.startswith(kind)), "")
+    rest = header[len(kind) :]
+    if not kind or not rest or not any(mark in rest for mark in "\"'\\ \t"):
+        return header
+    if rest[0] != " " or any(mark in rest[1:] for mark in "\"'\\ \t"):
+        import shlex
+
+        try:
+            words = shlex.split(header)
+        except ValueError:
+            return header
+        if len(words) == 2 and words[1]:
+            rest = f" {words[1]}"
+    name = f"{kind}{rest}"
+    return "default" if name == "profile default" else name
+
+
+def profile_header(name: str) -> str:
+    """Return the line that begins a profile's section, quoted as the AWS CLI 2 writes it."""
+    section = profile_section(name)
+    if name != "default" and any(mark in name for mark in "\"'\\ \t"):
+        import shlex
+
+        section = f"profile {shlex.quote(name)}"
+    return f"[{section}]"
 
 
 def _split_line(line: str) -> tuple[str, str]:
@@ -4892,19 +4942,29 @@ def _split_line(line: str) -> tuple[str, str]:
     return _key(line[:at]), line[at + 1 :].strip()
 
 
+def _without_comment(value: str) -> str:
+    """Return a value up to the comment that begins at a blank and ``#``, or where there is none at
+    a blank and ``;``; one that begins the value leaves nothing."""
+    if value[:1] in ("#", ";"):
+        return ""
+    for mark in "#;":
+        starts = [at for at in (value.find(f" {mark}"), value.find(f"\t{mark}")) if at >= 0]
+        if starts:
+            return value[: min(starts)].rstrip()
+    return value
+
+
 def _clean_value(text: str) -> str:
     r"""Drop a comment and the quotes around a whole value; a value in back-quotes or ``\"\"\"`` is
     taken as it is."""
     for mark in RAW_MARKS:
-        if text.startswith(mark) and text.endswith(mark) and len(text) >= 2 * len(mark):
+        if _is_raw(text, mark):
             return text[len(mark) : -len(mark)]
     if text.startswith("\n"):
         return text  # nested values
-    comment = text.find(" #")
-    if comment < 0:
-        comment = text.find(" ;")
-    text = (text if comment < 0 else text[:comment]).strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    text = _without_comment(text.strip())
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted and text[0] not in text[1:-1] else text
 
 
 def profile_section(name: str) -> str:
@@ -8264,7 +8324,7 @@ class ConfigRewriter:
         self._place("")
         for name, settings in self.given.items():
             if settings and name not in self.placed:
-                self.kept += ["", f"[{profile_section(name)}]", *_setting_lines(settings)]
+                self.kept += ["", profile_header(name), *_setting_lines(settings)]
         return "\n".join(self.kept).rstrip("\n") + "\n"
 
     def _header(self, line: str, indent: int) -> None:
@@ -9073,9 +9133,7 @@ def is_arn(text: str) -> bool:
 def _append_section(app: App, profile: str, mfa_serial: str) -> None:
     """Add a profile's section at the end of the config file, which is never rewritten."""
     world, path = app.world, app.config.path
-    text = f"\n[{profile_section(profile)}]\n" + (
-        f"mfa_serial = {mfa_serial}\n" if mfa_serial else ""
-    )
+    text = f"\n{profile_header(profile)}\n" + (f"mfa_serial = {mfa_serial}\n" if mfa_serial else "")
     try:
         if not world.environ.get("AWS_CONFIG_FILE"):
             world.own_home()

@@ -40,10 +40,18 @@ SAME = [
     ("a comment line", "# region = y\n; region = z\nregion = x", "region", "x"),
     ("an indented comment line", "region = x\n  # y", "region", "x"),
     ("a hash without a blank before", "region = a#b", "region", "a#b"),
-    ("a hash after a tab", "region = a\t# b", "region", "a\t# b"),
     ("a semicolon without a blank before", "region = a;b", "region", "a;b"),
-    ("a value that begins with a hash", "region = # x", "region", "# x"),
-    ("a value that begins with a semicolon", "region = ; x", "region", "; x"),
+    ("a comment that ends in a backslash", "# C:\\aws\\\nregion = x", "region", "x"),
+    ("so does an indented one", "a = 1\n  ; C:\\aws\\\nregion = x", "region", "x"),
+    ("a folder that ends in a backslash", "a = C:\\aws\\\nregion = x", "region", "x"),
+    ("and it keeps it", "a = C:\\aws\\\nregion = x", "a", "C:\\aws\\"),
+    ("also behind an indented key", "  a = C:\\aws\\\n  region = x", "a", "C:\\aws\\"),
+    ("also before a comment", "a = C:\\aws\\\n# x\nregion = x", "region", "x"),
+    ("also in nested values", "s3 =\n  a = C:\\\n  b = 2", "s3", "\na = C:\\\nb = 2"),
+    ("and before a URL", "a = C:\\\nendpoint_url = http://x", "endpoint_url", "http://x"),
+    ("nested values behind a comment are no keys", "s3 = ; x\n  endpoint_url = http://x", "endpoint_url", None),
+    ("two words, each in quotes", 'mfa_process = "/opt/otp dir/otp" "acct one"', "mfa_process", '"/opt/otp dir/otp" "acct one"'),
+    ("and in other ones", "mfa_process = '/a b' 'c'", "mfa_process", "'/a b' 'c'"),
     ("half a pair of quotes", 'region = "x', "region", '"x'),
     ("one quote", 'region = "', "region", '"'),
     ("quotes inside", "region = a'b'c", "region", "a'b'c"),
@@ -60,6 +68,14 @@ SAME = [
     ("a backslash inside", "region = a\\b", "region", "a\\b"),
 ]  # fmt: skip
 DIFFERENT = [
+    ("a tab and a hash begin a comment", "region = a\t# b", "region", "a", "a\t# b"),
+    ("a comment is the whole value", "region = # x", "region", "", "# x"),
+    ("without a blank before it, too", "region =# x", "region", "", "# x"),
+    ("a semicolon as well", "region = ; x # y", "region", "", "; x # y"),
+    ("nested values behind a comment", "s3 = # local minio\n  endpoint_url = http://x", "s3", "\nendpoint_url = http://x", "# local minio\nendpoint_url = http://x"),
+    ("a comment between joined lines", "region = us-\\\n  # x\n  west-2", "region", "us-west-2", "us-\\\nwest-2"),
+    ("what is no key is joined", "region = us-\\\nwest-2", "region", "us-west-2", ERROR),
+    ("an indented line that looks like a key is joined", "a = x \\\n  --b=c", "a", "x --b=c", "x \\\n--b=c"),
     ("blank and hash begin a comment", "region = x # y", "region", "x", "x # y"),
     ("blank and semicolon begin a comment", "region = x ; y", "region", "x", "x ; y"),
     ("the hash comes first, wherever it stands", "region = x ; y # z", "region", "x ; y", "x ; y # z"),
@@ -87,9 +103,15 @@ NAMES = [
     ("plain", "[profile a b]", ["a b"], ERROR),
     ("double quotes, as the AWS CLI writes them", '[profile "a b"]', ["a b"], ["a b"]),
     ("single quotes", "[profile 'a b']", ["a b"], ["a b"]),
-    ("quotes inside", "[profile a\"b\"]", ['a"b"'], ["ab"]),
-    ("two blanks", "[profile  a]", [" a"], ["a"]),
-    ("a tab is no blank", "[profile\ta]", [], ["a"]),
+    ("quotes inside", "[profile a\"b\"]", ["ab"], ["ab"]),
+    ("quotes of both kinds, as the AWS CLI writes a quote", "[profile 'a'\"'\"'b c']", ["a'b c"], ["a'b c"]),
+    ("a backslash", "[profile a\\ b]", ["a b"], ["a b"]),
+    ("quotes around it all", "[profile \"a\" ]", ["a"], ["a"]),
+    ("half a pair of quotes", '[profile "a]', ['"a'], ERROR),
+    ("two blanks", "[profile  a]", ["a"], ["a"]),
+    ("a tab", "[profile\ta]", ["a"], ["a"]),
+    ("a blank behind it", "[profile a ]", ["a"], ["a"]),
+    ("a longer first word", "[profiles a]", ["a"], ["a"]),
     ("upper case", "[Profile a]", [], []),
     ("blanks inside the brackets", "[ profile a ]", [], []),
     ("no blank", "[profilea]", [], ERROR),
@@ -99,7 +121,8 @@ NAMES = [
     ("no name", "[profile ]", [], ERROR),
     ("a default with keys", "[default]\nregion=x", ["default"], ["default"]),
     ("an empty default", "[default]\n# nothing", [], ["default"]),
-    ("[profile default] is another one", "[profile default]\nregion=x", [], ["default"]),
+    ("[profile default]", "[profile default]\nregion=x", ["default"], ["default"]),
+    ("both of them", "[default]\nx=1\n[profile default]\nregion=x", ["default"], ["default"]),
     ("an sso-session", "[sso-session a]\nx=1", [], []),
 ]  # fmt: skip
 
@@ -154,9 +177,29 @@ def test_names_of_profiles(tmp_path, what, header, ours, botocores):
         assert list(theirs) == botocores
 
 
-def test_the_default_profile_is_default_not_profile_default():
-    text = "[profile default]\nregion = wrong\n[default]\nregion = right\n"
-    assert resolve(text, "default").endpoint.region == "right"
+@pytest.mark.parametrize(
+    "headers",
+    [("[default]", "[profile default]"), ("[profile default]", "[default]"),
+     ("[profile p]", "[profile  p]"), ('[profile "p"]', "[profile p]")],
+)  # fmt: skip
+def test_of_headers_that_are_written_differently_the_later_counts(tmp_path, headers):
+    text = f"{headers[0]}\nregion = wrong\na = 1\n{headers[1]}\nregion = right\n"
+    name = "default" if "default" in text else "p"
+    section = ConfigFile("config", text).section(awsvault.profile_section(name))
+    assert section == of_botocore(tmp_path, text)[name] == {"region": "right"}
+
+
+ODD_NAMES = st.text(alphabet="ab \t'\"\\[]#;ü", min_size=1, max_size=8)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(ODD_NAMES)
+def test_the_header_that_add_writes_is_read_as_that_name(tmp_path, name):
+    text = f"{awsvault.profile_header(name)}\nregion = x\n"
+    assert ConfigFile("config", text).profile_names() == [name]
+    assert list(of_botocore(tmp_path, text)) == [name]
 
 
 def test_names_are_listed_once_in_the_order_of_the_file():
