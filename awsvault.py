@@ -146,6 +146,10 @@ class LockedKeystore(KeystoreError):
     exit_code = EXIT_NEEDS_PERSON
 
 
+class WrongPassphrase(KeystoreError):
+    """A passphrase opens nothing: typed again it may."""
+
+
 class DamagedItem(KeystoreError):
     """One item can't be read though the keystore works."""
 
@@ -1432,11 +1436,14 @@ class World:
         to the other."""
         return len({os.fstat(self.folders.open(path)).st_dev for path in paths}) == 1
 
-    def write_atomic(self, path: str, data: bytes, scratch: str) -> None:
+    def write_atomic(
+        self, path: str, data: bytes, scratch: str, *, keep_mode: bool = False
+    ) -> None:
         """Replace a file whole: readers, and whoever comes after a crash, see the old or the new
         one.
 
-        ``scratch`` is a folder on the same device; its leftovers of earlier crashes are swept.
+        ``scratch`` is a folder on the same device; its leftovers of earlier crashes are swept. The
+        new one is private, or with ``keep_mode`` as the old one was.
         """
         self._sweep(scratch)
         temporary = os.path.join(scratch, f"{TEMPORARY_PREFIX}{self.random(8).hex()}")
@@ -1444,6 +1451,8 @@ class World:
         try:
             try:
                 self.write_file(fd, data)
+                if keep_mode:
+                    os.fchmod(fd, os.stat(path).st_mode & 0o7777)
                 self.sync_file(fd)
             finally:
                 os.close(fd)
@@ -2732,6 +2741,17 @@ class Passphrase:
         self.world = world
         self.given = given
         self.command = command
+        self.asked = 0
+        self.ends = 0.0
+
+    def was_wrong(self, error: AwsVaultError) -> bool:
+        """Forget what a user typed, that it may be asked for again; False if there was enough of
+        that, or nobody typed it."""
+        if not 0 < self.asked < ATTEMPTS:
+            return False
+        self.given = None
+        self.world.say(f"{error.message}: {error.hint}")
+        return True
 
     def get(self, vault: str, *, new: bool) -> Secret:
         """Return it. A person types it twice for a ``new`` vault, where an empty one is refused
@@ -2769,11 +2789,12 @@ class Passphrase:
 
     def _from_person(self, vault: str, new: bool) -> Secret:
         def ask(question: str) -> Secret:
-            return self.world.ask(
-                question, hidden=True, timeout=PROMPT_WAIT_SECONDS, instead=PASSPHRASE_HINT
-            )
+            rest = max(self.ends - self.world.monotonic(), 1)
+            return self.world.ask(question, hidden=True, timeout=rest, instead=PASSPHRASE_HINT)
 
         with self.world.lock("passphrase", vault):
+            self.asked += 1
+            self.ends = self.ends or self.world.monotonic() + PROMPT_WAIT_SECONDS
             answer = ask(f"Passphrase for {'the new vault' if new else 'vault'} {printable(vault)}")
             if new and answer and answer != ask("The same passphrase again"):
                 raise UsageError("the two passphrases differ", "try again")
@@ -2814,7 +2835,10 @@ class FileKeystore(Keystore):
         try:
             text = jwe.open(self._kek(jwe))
         except ValueError:
-            raise self._explain_refusal(key) from None
+            error = self._explain_refusal(key)
+            if self._ask_again(error):
+                return self.get(key)
+            raise error from None
         self._remember(jwe)
         item = unwrap_item(key, text.decode("utf-8", "replace"), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
@@ -2832,10 +2856,22 @@ class FileKeystore(Keystore):
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
         self.world.private_folder(self.folder)
-        with self._write_lock():
-            salt = self._salt_for_writing(passphrase)
-            kek = self._derive(passphrase, salt, self.iterations)
-            self._write(item.key, seal_jwe(text, kek, salt, self.iterations, self.world.random))
+        try:
+            with self._write_lock():
+                salt = self._salt_for_writing(passphrase)
+                kek = self._derive(passphrase, salt, self.iterations)
+                self._write(item.key, seal_jwe(text, kek, salt, self.iterations, self.world.random))
+        except WrongPassphrase as error:
+            if not self._ask_again(error):
+                raise
+            self.set(item)
+
+    def _ask_again(self, error: KeystoreError) -> bool:
+        """Forget a passphrase that a user mistyped; False if that is not what is wrong."""
+        if not (isinstance(error, WrongPassphrase) and self.passphrase.was_wrong(error)):
+            return False
+        self._keks.clear()
+        return True
 
     def delete(self, key: str) -> None:
         with self._write_lock():
@@ -2903,7 +2939,7 @@ class FileKeystore(Keystore):
             ]
             items.sort(key=lambda jwe: jwe.iterations != self.iterations)
             if items and not any(self._opens(jwe, passphrase) for jwe in items[:MAX_PROBED_ITEMS]):
-                raise KeystoreError(
+                raise WrongPassphrase(
                     f"this passphrase opens nothing that is stored in {printable(self.folder)}",
                     "use the passphrase of the other items, or another folder with --file-dir",
                 )
@@ -2929,7 +2965,7 @@ class FileKeystore(Keystore):
                 else "awsvault clear",
             )
         maybe = "" if others else ", or the only item is damaged"
-        return KeystoreError(f"wrong passphrase for {printable(self.folder)}{maybe}", "try again")
+        return WrongPassphrase(f"wrong passphrase for {printable(self.folder)}{maybe}", "try again")
 
     def _reseal(self, item: Item, token: bytes) -> None:
         """Protect an older item as new ones are, unless somebody replaced it meanwhile or nothing
@@ -5451,9 +5487,25 @@ def mfa_question(serial: str) -> str:
     return f"MFA code for {printable(serial)}"
 
 
+def read_code(serial: str, text: Secret) -> Secret:
+    """Return a code without blanks, as apps show it in two groups; AwsVaultError if it is none."""
+    code = "".join(text.reveal().split())
+    if not (code.isascii() and code.isdigit() and len(code) == 6):
+        raise AwsVaultError(
+            f"no MFA code for {printable(serial)}: a code is six digits", "try again"
+        )
+    return Secret(code)
+
+
 def ask_terminal(world: World, serial: str) -> Secret:
     """Ask on the controlling terminal; NeedsPerson if there is none."""
-    return world.ask(mfa_question(serial), timeout=PROMPT_WAIT_SECONDS, instead=PROMPT_INSTEAD)
+    return ask_until_right(
+        world,
+        mfa_question(serial),
+        lambda text: read_code(serial, text),
+        timeout=PROMPT_WAIT_SECONDS,
+        instead=PROMPT_INSTEAD,
+    )
 
 
 def ask_zenity(world: World, serial: str) -> Secret:
@@ -5569,12 +5621,7 @@ class MfaCodes:
             code = self._from_process(mfa)
         else:
             code = PROMPTERS[choose_prompter(self.world, self.prompter)](self.world, mfa.serial)
-        text = code.reveal().strip()
-        if not (text.isascii() and text.isdigit() and len(text) == 6):
-            raise AwsVaultError(
-                f"no MFA code for {printable(mfa.serial)}: a code is six digits", "try again"
-            )
-        return Secret(text)
+        return read_code(mfa.serial, code)
 
     def _from_process(self, mfa: Mfa) -> Secret:
         # The shell is what aws-vault's users wrote mfa_process for.
@@ -9708,7 +9755,7 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
     world = app.world
     if sessions_only:
         removed = app.vault.delete_sessions([profile])
-        world.out(f"Deleted {removed} sessions.\n")
+        world.out(f"Deleted {removed} sessions of {printable(profile)!r}.\n")
         return 0
     if profile not in app.vault.profiles():
         raise ItemNotFound(
@@ -9720,12 +9767,39 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
         if not confirmed(world, question, "--force"):
             return 0
     dependents = app.dependents(profile)
+    owners = sorted({session.profile for session in app.vault.sessions()} & dependents)
     app.vault.delete_credentials(profile)
     removed = app.vault.delete_sessions(dependents)
-    world.out("Deleted credentials.\n")
+    world.out(f"Deleted the credentials of {printable(profile)!r}.\n")
     if removed:
-        world.out(f"Deleted {removed} sessions.\n")
+        world.out(
+            f"Deleted {removed} sessions of {', '.join(map(repr, map(printable, owners)))}.\n"
+        )
+    if not force:
+        _offer_to_remove_section(app, profile)
     return 0
+
+
+def _offer_to_remove_section(app: App, profile: str) -> None:
+    """Ask whether the section that `add` made for a profile shall go, if nothing was written into
+    it."""
+    import re
+
+    world, path = app.world, os.path.realpath(app.config.path)
+    header = f"[{profile_section(profile)}]".encode("utf-8", "surrogateescape")
+    # A blank line before it is of `add`, too; behind it there is another section, or nothing.
+    empty = re.compile(rb"(?m)(?:^\n)?^" + re.escape(header) + rb"\n(?=\s*(?:\[|\Z))")
+    if len(empty.findall(world.read_file(path, MAX_CONFIG_BYTES) if app.config.text else b"")) != 1:
+        return
+    if app.config.section(profile_section(profile)):
+        return  # merged with another one of that name
+    question = f"Remove its empty section from {printable(app.config.path)}?"
+    if not confirmed(world, question, "--force"):
+        return
+    with world.lock("config", path):
+        data = empty.sub(b"", world.read_file(path, MAX_CONFIG_BYTES), count=1)
+        world.write_atomic(path, data, os.path.dirname(path), keep_mode=True)
+    world.out(f"Removed [{printable(profile_section(profile))}].\n")
 
 
 def clear_command(app: App, *, profile: str) -> int:

@@ -748,9 +748,7 @@ def test_the_passphrase_is_asked_for_once_more_after_a_wrong_one(vault):
     terminal = vault.terminal("exec", "prod", *TRUE, env=env)
     terminal.expect("Passphrase")
     terminal.send_line("wrong")
-    terminal.expect("error: wrong passphrase")
-    assert terminal.wait() == 1
-    terminal = vault.terminal("exec", "prod", *TRUE, env=env)
+    terminal.expect("wrong passphrase")
     terminal.expect("Passphrase")
     terminal.send_line(PASSPHRASE)
     assert terminal.wait() == 0

@@ -51,7 +51,7 @@ REVEALERS = {
     "the passphrase is stretched": ("derive_kek",),
     "it is the standard input or the output of a program": ("World.run", "World.spawn_detached", "World._started_by_ps", "has_alias"),
     "what a person typed turns out to be no secret": (
-        "MfaCodes.code", "read_key_id", "read_secret_key", "_mfa_serial_from_person", "confirmed", "World.ask",
+        "read_code", "read_key_id", "read_secret_key", "_mfa_serial_from_person", "confirmed", "World.ask",
     ),
 }  # fmt: skip
 

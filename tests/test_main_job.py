@@ -532,6 +532,59 @@ def test_the_aws_cli_as_the_command(chains, awscli):
 # ======================================================================
 
 
+@pytest.mark.parametrize("how", [("-t", "123 456"), ("-t", "123\xa0456"), (), ("process",)])
+def test_a_code_as_apps_show_it_is_taken(cli, fake_aws, how):
+    cli.config(f"[profile prod]\nmfa_serial = {MFA_SERIAL}\n")
+    cli.add("prod")
+    if how == ("process",):
+        cli.config(f"[profile prod]\nmfa_serial = {MFA_SERIAL}\nmfa_process = echo '123 456'\n")
+    if how:
+        cli.run("exec", *(how if len(how) > 1 else ()), "prod", "--", "true", check=0)
+    else:
+        terminal = cli.terminal("exec", "prod", "--", "true")
+        for typed in ("12345", "abcdef", " 123 456 "):
+            terminal.expect("MFA code for .*: ")
+            terminal.send_line(typed)
+        assert terminal.wait() == 0, terminal.screen
+        assert terminal.screen.count("a code is six digits") == 2
+    assert fake_aws.count() == 1
+
+
+def test_no_code_is_asked_for_more_than_three_times(cli, fake_aws):
+    cli.config(f"[profile prod]\nmfa_serial = {MFA_SERIAL}\n")
+    cli.add("prod")
+    terminal = cli.terminal("exec", "prod", "--", "true")
+    terminal.expect("MFA code")
+    terminal.send("1\r2\r3\r123456\r")
+    assert terminal.wait() == 1
+    assert terminal.screen.count("a code is six digits") == 3
+    assert fake_aws.count() == 0
+
+
+@pytest.mark.parametrize("line", [["exec", "plain", "-n", "--", "true"], ["add", "new", "--env"]])
+@pytest.mark.parametrize("wrong", [2, 3])
+def test_a_mistyped_passphrase_is_asked_for_again(cli, line, wrong):
+    cli.config("[profile plain]\n")
+    cli.add("plain")
+    env = {"AWS_VAULT_FILE_PASSPHRASE": None, "AWS_ACCESS_KEY_ID": KEY_ID}
+    terminal = cli.terminal(*line, env={**env, "AWS_SECRET_ACCESS_KEY": SECRET})
+    for typed in ["mistyped"] * wrong + [PASSPHRASE] * (wrong < 3):
+        terminal.expect("Passphrase for vault")
+        terminal.send_line(typed)
+    assert terminal.wait() == (wrong == 3), terminal.screen
+    assert terminal.modes_restored()
+
+
+def test_a_wrong_arn_is_asked_for_again(cli):
+    terminal = cli.terminal("add", "prod", "--no-verify")
+    terminal.expect("Access key ID")
+    terminal.send("".join(f"{line}\r" for line in (KEY_ID, SECRET, "jon", MFA_SERIAL)))
+    assert terminal.wait() == 0, terminal.screen
+    assert "\njon\n" not in terminal.screen
+    assert ": jon\n" not in terminal.screen
+    assert MFA_SERIAL in cli.config_file.read_text()
+
+
 def test_export_forms_say_the_same(chains, fake_aws):
     assert fake_aws.count() == 0
     document = chains.run("export", "plain", "--format=json", check=0).out
@@ -584,8 +637,11 @@ def read_ini(text):
 
 def read_quoted(start, middle):
     def read(text):
-        lines = [line.removeprefix(start).split(middle, 1) for line in text.splitlines()]
-        lines = [line for line in lines if line[-1] != "$null" and not line[0].startswith("set -e")]
+        lines = [
+            line.removeprefix(start).split(middle, 1)
+            for line in text.splitlines()
+            if not line.startswith("set -e ") and not line.endswith("$null")
+        ]
         assert all(value[0] == value[-1] == "'" for _, value in lines)
         return {name: value[1:-1] for name, value in lines}
 
@@ -674,6 +730,38 @@ def test_remove_asks_and_takes_dependent_sessions_along(chains):
     assert chains.run("list", "--credentials").out == "prod\n"
     assert chains.run("list", "--sessions").out == ""
     assert chains.run("exec", "plain", "--", "true", check=1).out == ""
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_remove_offers_to_remove_the_section_that_add_made(cli, answer):
+    cli.config("# mine\n[profile a]\nregion = eu-west-1\n")
+    for name in ("prod", "b"):
+        cli.add(name)
+    before = cli.config_file.read_text()
+    cli.config_file.chmod(0o640)
+    terminal = cli.terminal("rm", "prod")
+    for question in ("Delete", "Remove its empty section"):
+        terminal.expect(question)
+        terminal.send_line(answer if question != "Delete" else "y")
+    assert terminal.wait() == 0
+    assert "Deleted the credentials of 'prod'" in terminal.screen
+    after = before if answer == "n" else before.replace("\n[profile prod]\n", "")
+    assert cli.config_file.read_text() == after
+    assert cli.config_file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("text", ["region = x\n", "# mine\n", "\n[profile prod]\n"])
+def test_remove_leaves_a_section_that_a_user_has_written_into(cli, text):
+    cli.add("prod")
+    with cli.config_file.open("a") as file:
+        file.write(text)
+    before = cli.config_file.read_text()
+    terminal = cli.terminal("rm", "prod")
+    terminal.expect("Delete")
+    terminal.send_line("y")
+    assert terminal.wait() == 0
+    assert "section" not in terminal.screen
+    assert cli.config_file.read_text() == before
 
 
 @pytest.mark.parametrize("flag", ["-f", "--force"])
