@@ -9786,7 +9786,7 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
     import re
 
     world, path = app.world, os.path.realpath(app.config.path)
-    header = f"[{profile_section(profile)}]".encode("utf-8", "surrogateescape")
+    header = profile_header(profile).encode("utf-8", "surrogateescape")
     # A blank line before it is of `add`, too; behind it there is another section, or nothing.
     empty = re.compile(rb"(?m)(?:^\n)?^" + re.escape(header) + rb"\n(?=\s*(?:\[|\Z))")
     if len(empty.findall(world.read_file(path, MAX_CONFIG_BYTES) if app.config.text else b"")) != 1:
@@ -9799,7 +9799,7 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
     with world.lock("config", path):
         data = empty.sub(b"", world.read_file(path, MAX_CONFIG_BYTES), count=1)
         world.write_atomic(path, data, os.path.dirname(path), keep_mode=True)
-    world.out(f"Removed [{printable(profile_section(profile))}].\n")
+    world.out(f"Removed {printable(profile_header(profile))}.\n")
 
 
 def clear_command(app: App, *, profile: str) -> int:

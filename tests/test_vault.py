@@ -466,7 +466,7 @@ def test_remove_asks_once_and_takes_no_for_an_answer(app, store):
         app.world.answers = [answer]
         assert awsvault.remove_command(app, profile="prod", sessions_only=False, force=False) == 0
         assert store.items == before
-    app.world.answers = [" YES "]
+    app.world.answers = [" YES ", "n"]  # the second is about its empty section
     awsvault.remove_command(app, profile="prod", sessions_only=False, force=False)
     assert "prod" not in store.items
 
