@@ -130,6 +130,7 @@ class Bundle:
             self.libraries = self.cached_libraries()
         if not self.libraries:
             import_tools()
+            SILENCE.begin()
             self.libraries = unpack_libraries(self)
         add_path(self.libraries)
 
@@ -189,7 +190,9 @@ class Bundle:
         return source
 
     def cleanup(self) -> None:
-        """Remove the private folder, if one was made; to be called before execve and at exit."""
+        """Remove the private folder, if one was made, and show again what is typed; to be called
+        before execve and at exit."""
+        SILENCE.end()
         if PRIVATE.owner == os.getpid():
             remove_private()
 
@@ -206,6 +209,60 @@ class Private:
 PRIVATE = Private()
 
 
+class Silence:
+    """A terminal that does not show what is typed ahead while a first run unpacks: a passphrase.
+
+    It lasts until the command starts or the program ends, since the question comes later.
+    """
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.owner = 0
+        self.modes: list[Any] = []
+
+    def begin(self) -> None:
+        """Turn echo off, if there is a terminal and this process is in its foreground."""
+        if self.owner:
+            return
+        try:
+            self.fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return
+        import signal
+        import termios
+
+        # To change it from the background would stop us.
+        if os.tcgetpgrp(self.fd) != os.getpgrp():
+            os.close(self.fd)
+            return
+        self.owner = os.getpid()
+        self.modes = termios.tcgetattr(self.fd)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, self.end_by)
+        quiet = [*self.modes[:3], self.modes[3] & ~termios.ECHO, *self.modes[4:]]
+        termios.tcsetattr(self.fd, termios.TCSADRAIN, quiet)
+
+    def end_by(self, number: int, _frame: Any) -> None:
+        """Leave the terminal as it was when a signal ends this process."""
+        self.end()
+        signal = sys.modules["signal"]
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def end(self) -> None:
+        """Let the terminal be as it was, in the process that changed it."""
+        if self.owner == os.getpid():
+            import termios
+
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, self.modes)
+            os.close(self.fd)
+            self.owner = 0
+
+
+SILENCE = Silence()
+
+
 def run(bundle: Bundle, code: CodeType | None, witness: bool) -> int:
     """Make the module `awsvault` and run its main; its exit status.
 
@@ -214,19 +271,23 @@ def run(bundle: Bundle, code: CodeType | None, witness: bool) -> int:
     clean_path()
     if code is None:
         import_tools()
+        SILENCE.begin()
         try:
             code = compile_module(bundle) if witness else unpack_module(bundle)
         except OSError as error:
             sys.stderr.write(f"awsvault: error: {error}\nawsvault: hint: copy the file again\n")
             return 1
+        finally:
+            if code is None:
+                SILENCE.end()
     else:
         note_use(bundle.folder("awsvault.pyc"))
     module: Any = type(sys)("awsvault")
     module.__dict__.update(__file__="<awsvault.pyz>/awsvault.py", __loader__=bundle)
     module.__spec__ = type(bundle.start.__spec__)("awsvault", bundle)
     sys.modules["awsvault"] = module
-    exec(code, module.__dict__)
     try:
+        exec(code, module.__dict__)
         status: int = module.main(sys.argv[1:], module.World(bundle=bundle))
         return status
     finally:

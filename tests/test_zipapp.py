@@ -20,6 +20,7 @@ import pytest
 
 import build_zipapp
 from tests.pyz import BUILT, NEW_ENOUGH, PROBE, ROOT, TOO_OLD, build_once, pythons
+from tests.terminal import Terminal
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
@@ -198,6 +199,36 @@ def test_libraries_are_unpacked_when_they_are_asked_for(start):
     assert not (start.tag_folder() / "lib").exists()
     start.says("bundle.load_libraries()")
     assert (start.tag_folder() / "lib" / "cryptography").is_dir()
+
+
+# Runs while a first start unpacks: the terminal's echo is off, and comes back.
+SLOW = """
+import os, signal, sys
+step = sys.argv.pop()
+if step == "signal":
+    os.kill(os.getpid(), signal.SIGTERM)
+print("asked", flush=True)
+print("got", sys.stdin.readline().strip(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["line", "signal", "interrupt"])
+def test_what_is_typed_ahead_while_unpacking_is_not_shown(start, step):
+    argv = start.argv(SLOW, step)
+    with Terminal(argv, env=start.environ) as terminal:
+        if step == "signal":
+            assert terminal.wait() == -signal.SIGTERM
+        else:
+            terminal.expect("asked")
+            assert not terminal.echoing()
+            terminal.send("typed ahead\r" if step == "line" else "\x03")
+            assert terminal.wait() == (0 if step == "line" else 130)
+            assert terminal.screen.count("typed ahead") == (step == "line")
+        assert terminal.modes_restored()
+    with Terminal(argv, env=start.environ) as terminal:
+        if step == "line":  # nothing is unpacked any more
+            terminal.expect("asked")
+            assert terminal.echoing()
 
 
 def test_pythonpath_is_ignored_and_the_library_stays(start, tmp_path):
