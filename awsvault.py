@@ -73,6 +73,7 @@ __version__ = "1.0.0"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 MAX_SECTION_BYTES = 128 * 1024
 MAX_SECTIONS = 50_000
+MAX_ENVIRONMENT_BYTES = 16 * 1024 * 1024
 MAX_ITEM_BYTES = 1024 * 1024
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
@@ -1171,6 +1172,11 @@ class OwnFolders:
         return AwsVaultError(f"folder {shown} can be written to by others", f"chmod go-w {shown}")
 
 
+# What Python 3.7 to 3.15 sets LC_CTYPE to.
+COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
+SHELLS = ("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh")
+
+
 class World:
     """Every door to the outside: environment, clock, files, locks, tools, terminal, and the next
     process.
@@ -1179,7 +1185,7 @@ class World:
     """
 
     def __init__(self, bundle: Bundle | None = None) -> None:
-        self.environ: dict[str, str] = dict(os.environ)
+        self.environ = self._environment_at_start()
         self.bundle = bundle
         self.may_ask = True
         self.debugging = False
@@ -1191,6 +1197,20 @@ class World:
         self._queue: object = None
         self.folders = OwnFolders(self)
         self._session_bus: str | KeystoreError | None = None
+
+    def _environment_at_start(self) -> dict[str, str]:
+        """Return the environment without what Python put into it: where the locale is C, it sets
+        LC_CTYPE (PEP 538), which would change how the command's own grep or sort reads text."""
+        environ = dict(os.environ)
+        if environ.get("LC_CTYPE") in COERCED_LOCALES:
+            try:
+                given = self.read_file("/proc/self/environ", MAX_ENVIRONMENT_BYTES).split(b"\0")
+            except OSError:
+                return environ
+            del environ["LC_CTYPE"]
+            name = b"LC_CTYPE="
+            environ.update(("LC_CTYPE", os.fsdecode(e[9:])) for e in given if e.startswith(name))
+        return environ
 
     # -- what is said ---------------------------------------------------
 
@@ -1884,8 +1904,10 @@ class World:
         # Python ignores these two; a command that inherits that never ends when its reader goes
         # away. By the built-in module: signal's enumerations take a millisecond of every start.
         signal = __import__("_signal")
+        ignored = self._ignored_by_shell()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+            if not ignored >> (number - 1) & 1:
+                signal.signal(number, signal.SIG_DFL)
         if self.core_limit is not None:
             resource.setrlimit(resource.RLIMIT_CORE, self.core_limit)
         if self.bundle is not None:
@@ -1900,6 +1922,21 @@ class World:
                 "line such as #!/bin/sh",
                 EXIT_NOT_FOUND if missing else EXIT_NOT_EXECUTABLE,
             ) from None
+
+    def _ignored_by_shell(self) -> int:
+        """Return the signals that the shell which started us ignores, a bit for each.
+
+        ``trap '' PIPE`` shall reach the command, but Python sets the two signals that it ignores
+        before we can see what they were. Only shells are asked: most other programs that ignore
+        SIGPIPE (Python, Node.js, Rust, fish) set it back for what they start.
+        """
+        try:
+            data = self.read_file(f"/proc/{os.getppid()}/status", 65536)
+        except OSError:
+            return 0
+        lines = data.decode("utf-8", "replace").splitlines()
+        fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        return int(fields["SigIgn"], 16) if fields["Name"] in SHELLS else 0
 
     def self_command(self, *, bare: bool = False) -> list[str]:
         """Return the words that start this program again; ``bare`` leaves the installed libraries
@@ -5110,6 +5147,7 @@ SETTINGS = {
         Setting("source_identity", ("AWS_SOURCE_IDENTITY",), active_only=True, form=SOURCE_FORM),
         Setting("external_id", form=EXTERNAL_ID_FORM),
         Setting("source_profile"),
+        Setting("credential_source"),
         Setting("credential_process", trusted=True),
         Setting("web_identity_token_file", trusted=True),
         Setting("web_identity_token_process", trusted=True),
@@ -5434,13 +5472,17 @@ def load_profile(
     return _profile(lookup, source)
 
 
-OTHER_SOURCES = (
-    "credential_process",
-    "web_identity_token_file",
-    "web_identity_token_process",
-    "sso_session",
-    "sso_start_url",
-)
+# What gets credentials without stored keys, and what to do while awsvault does not do it.
+BY_SDK = "the AWS CLI and SDKs do it themselves: set AWS_PROFILE={target}"
+BY_SSO = f"aws sso login --profile {{source}}; then {BY_SDK}"
+OTHER_SOURCES = {
+    "credential_source": BY_SDK,
+    "credential_process": BY_SDK,
+    "web_identity_token_file": BY_SDK,
+    "web_identity_token_process": "aws-vault does it: aws-vault exec {target}",
+    "sso_session": BY_SSO,
+    "sso_start_url": BY_SSO,
+}
 
 
 def _profile(lookup: Lookup, source: ProfileConfig | None) -> ProfileConfig:
@@ -6315,10 +6357,11 @@ def find_keys(target: ProfileConfig, stored: frozenset[str]) -> list[ProfileConf
         if last.source is not None:
             chain.append(last.source)
         elif last.other_source:
+            names = {"source": printable(last.name), "target": printable(target.name)}
             raise ConfigError(
-                f"profile {printable(last.name)!r} gets its credentials by {last.other_source}, "
+                f"profile {names['source']!r} gets its credentials by {last.other_source}, "
                 "which awsvault does not use",
-                f"store keys for it: awsvault add {printable(last.name)}",
+                OTHER_SOURCES[last.other_source].format(**names),
             )
         else:
             via = f" (source of {printable(target.name)!r})" if last is not target else ""

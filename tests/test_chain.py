@@ -159,8 +159,9 @@ def test_a_role_that_aws_caps_at_an_hour_is_said_so(profiles, name, capped):
         ("a second role under 15 minutes", TWO_ROLES, "T", {"flags": "14m59s"}, ["--duration", "at least 15 minutes"]),
         ("a variable out of bounds", PLAIN, "S", {"environ": {"AWS_SESSION_TOKEN_TTL": "1s"}}, ["AWS_SESSION_TOKEN_TTL", "at least 15 minutes"]),
         ("a key out of bounds", {"S": "", "T": "role source=S duration_seconds=60"}, "T", {}, ["config", "[profile T]", "duration_seconds", "at least 15 minutes"]),
-        ("a profile by SSO", {"S": "sso_start_url=https://x"}, "S", {"stored": []}, ["sso_start_url"]),
-        ("a source by process", {"S": "credential_process=x", "T": "role source=S"}, "T", {"stored": []}, ["'S'", "credential_process"]),
+        ("a profile by SSO", {"S": "sso_start_url=https://x"}, "S", {"stored": []}, ["sso_start_url", "aws sso login --profile S; then", "AWS_PROFILE=S"]),
+        ("a source by process", {"S": "credential_process=x", "T": "role source=S"}, "T", {"stored": []}, ["'S'", "credential_process", "AWS_PROFILE=T"]),
+        ("a role by the machine's own credentials", {"S": "role credential_source=Ec2InstanceMetadata"}, "S", {"stored": []}, ["'S'", "credential_source", "AWS_PROFILE=S"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -169,7 +170,9 @@ def test_what_cannot_work_is_refused_before_anybody_is_asked(what, profiles, nam
     with pytest.raises(UsageError) as caught:
         plan(profiles, name, **options)
     assert caught.value.exit_code == 2
-    assert [word for word in words if word not in caught.value.message] == []
+    said = f"{caught.value.message}\n{caught.value.hint}"
+    assert [word for word in words if word not in said] == []
+    assert "store keys" not in said
 
 
 def test_no_keys_anywhere_is_no_usage_error():

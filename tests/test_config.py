@@ -429,6 +429,7 @@ NOT_INHERITED = [
     ("session_tags", "a=b", lambda p: p.session_tags),
     ("transitive_session_tags", "a", lambda p: p.transitive_tags),
     ("source_identity", "me", lambda p: p.source_identity),
+    ("credential_source", "Environment", lambda p: p.other_source),
     ("credential_process", "cmd", lambda p: p.other_source),
     ("web_identity_token_file", "f", lambda p: p.other_source),
     ("web_identity_token_process", "cmd", lambda p: p.other_source),

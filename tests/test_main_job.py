@@ -490,6 +490,28 @@ def test_signals_umask_and_limits_inside_are_as_outside(chains):
     assert chains.run("exec", "plain", "--", *inner, check=0).out == outside
 
 
+@pytest.mark.parametrize("mode", [[], ["--server"], ["--process"]], ids=["", "server", "process"])
+@pytest.mark.parametrize(
+    "given", [{}, {"LANG": "C"}, {"LC_CTYPE": "POSIX"}, {"LC_CTYPE": "C.UTF-8"}, {"LC_ALL": "C"}], ids=str
+)  # fmt: skip
+def test_the_locale_inside_is_that_outside(chains, mode, given):
+    # Where the locale is C, Python sets LC_CTYPE to C.UTF-8 in its own environment (PEP 538).
+    show = ["sh", "-c", "env | grep -E '^(LANG|LC_)' || echo none"]
+    found = chains.run("exec", *mode, "plain", "--", *show, env={"LANG": None, **given}, check=0)
+    assert found.out == ("".join(f"{name}={text}\n" for name, text in given.items()) or "none\n")
+
+
+@pytest.mark.parametrize("mode", [[], ["--server"]], ids=["", "server"])
+@pytest.mark.parametrize("ignored", ["PIPE", "XFSZ", "PIPE XFSZ INT"])
+def test_what_the_shell_ignores_the_command_ignores(chains, mode, ignored):
+    script = f"""trap '' {ignored}; "$@"; exit $?"""
+    chains.program = ["/bin/sh", "-c", script, "sh", *chains.program]
+    line = ["exec", *mode, "plain", "--", "grep", "SigIgn", "/proc/self/status"]
+    mask = int(chains.run(*line, check=0).out.split()[1], 16)
+    numbers = {getattr(signal, f"SIG{name}") for name in ignored.split()}
+    assert {n for n in (2, 13, 25) if mask >> (n - 1) & 1} == numbers
+
+
 def test_a_reader_that_goes_away_ends_the_command(chains):
     process = chains.popen("exec", "plain", "--", "yes")
     assert process.stdout.readline() == "y\n"
