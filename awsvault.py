@@ -155,6 +155,11 @@ class DamagedItem(KeystoreError):
     """One item can't be read though the keystore works."""
 
 
+class ForeignEntry(DamagedItem):
+    """What stands under an item's name is not in aws-vault's form: another program's, or damaged
+    beyond telling. It is never replaced or removed."""
+
+
 class ToolError(AwsVaultError):
     """A program that was started to help is missing, failed, or took too long."""
 
@@ -1581,20 +1586,22 @@ class World:
         stdin: Secret | None = None,
         timeout: float = TOOL_WAIT_SECONDS,
         on_terminal: bool = False,
+        no_terminal: bool = False,
         environ: Mapping[str, str | None] | None = None,
     ) -> ToolResult:
         """Run a program in the scrubbed environment for at most ``timeout`` seconds.
 
         ``environ`` adds to the environment, and removes what is None. ``on_terminal`` connects
-        standard input and error to the terminal, if there is one, so that it can ask a person.
-        ToolError if it can't be started or takes too long (ToolMissing, ToolTimeout).
+        standard input and error to the terminal, if there is one, so that it can ask a person;
+        with ``no_terminal`` it can't open any. ToolError if it can't be started or takes too long
+        (ToolMissing, ToolTimeout).
         """
         import subprocess
 
         variables = {**scrubbed(self.environ), **(environ or {})}
         given = {name: value for name, value in variables.items() if value is not None}
         with RaisedSignals(held=True) as signals:
-            process = self._start_tool(argv, given, stdin is not None, on_terminal)
+            process = self._start_tool(argv, given, stdin is not None, on_terminal, no_terminal)
             try:
                 signals.release()
                 data = stdin.reveal_bytes() if stdin is not None else None
@@ -1612,7 +1619,12 @@ class World:
         )
 
     def _start_tool(
-        self, argv: Sequence[str], environ: Mapping[str, str], reads: bool, on_terminal: bool
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        reads: bool,
+        on_terminal: bool,
+        no_terminal: bool,
     ) -> subprocess.Popen[bytes]:
         import subprocess
 
@@ -1625,6 +1637,7 @@ class World:
                 stdout=pipe,
                 stderr=terminal if terminal >= 0 else pipe,
                 env=environ,
+                start_new_session=no_terminal,
             )
         except FileNotFoundError:
             raise ToolMissing(f"can't run {printable(argv[0])}: no such program") from None
@@ -1713,6 +1726,14 @@ class World:
         finally:
             connection.close()
         return int.from_bytes(peer[4:8], sys.byteorder)  # struct ucred: pid, uid, gid
+
+    def file_stamp(self, path: str) -> str:
+        """Return a file's time and size, to see whether it has changed; nothing without one."""
+        try:
+            state = os.stat(path)
+        except OSError:
+            return ""
+        return f"{state.st_mtime_ns}:{state.st_size}"
 
     def list_tree(self, path: str) -> list[str]:
         """Return the files below a folder by their relative paths, sorted; none without one."""
@@ -2586,23 +2607,31 @@ def wrap_item(item: Item) -> str:
     )
 
 
-def unwrap_item(key: str, text: str, file_name: str = "") -> Item:
-    """Read an item's JSON as aws-vault does; DamagedItem if it belongs to another name.
+def foreign_entry(key: str, reason: str) -> ForeignEntry:
+    """Return the error for what is not in aws-vault's form."""
+    return ForeignEntry(
+        f"stored item {printable(key)!r} is damaged, or another program's entry: {reason}",
+        "awsvault never replaces or removes such an entry: choose another name, or remove it with"
+        " the program that keeps it",
+    )
+
+
+def unwrap_item(key: str, text: Secret, file_name: str = "") -> Item:
+    """Read an item's JSON as aws-vault does; ForeignEntry if it is none, DamagedItem if it belongs
+    to another name.
 
     ``file_name`` is another name that it may have: aws-vault 4.2 named files by the key as it is.
     """
     import binascii
 
     try:
-        members = {name.lower(): value for name, value in parse_json_object(text).items()}
+        members = {name.lower(): value for name, value in parse_json_object(text.reveal()).items()}
         if "data" not in members:
             raise ValueError("no item")
         wrapped = WrappedItem.from_members(members)
         data = binascii.a2b_base64(wrapped.data)
     except ValueError:
-        raise DamagedItem(
-            f"stored item {printable(key)!r} is damaged: not the JSON of an item"
-        ) from None
+        raise foreign_entry(key, "not the JSON of an item") from None
     if "key" in members and wrapped.key not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as "
@@ -2634,14 +2663,24 @@ class Keystore:
         """Return the names of all items; a locked store may ask a person to unlock it."""
         raise NotImplementedError
 
+    def own(self, names: Iterable[str]) -> list[str]:
+        """Return those names of credentials whose entries are in aws-vault's form. Nobody is
+        asked; what can't be read without a question is left out, and that is said."""
+        return list(names)
+
+    def has_others(self) -> bool:
+        """Return True if entries of other programs stand, or may stand, where items would."""
+        return False
+
     def identity(self) -> str:
         """Return what tells this store from others, for the names of locks."""
         raise NotImplementedError
 
     def known(self) -> list[str] | None:
-        """Return the names that are remembered without asking the store; None if none are.
+        """Return the names that are found without asking the store; None if there are none.
 
-        They may be stale: only ``keys`` knows what is there.
+        They may be stale, or those of other programs: only ``keys`` knows what is there, and only
+        ``own`` whose it is.
         """
         return None
 
@@ -2866,6 +2905,26 @@ class FileKeystore(Keystore):
             )
         )
 
+    def known(self) -> list[str]:
+        return self.keys()
+
+    def own(self, names: Iterable[str]) -> list[str]:
+        return [key for key in names if self._has_form(key)]
+
+    def _has_form(self, key: str) -> bool:
+        """Return True if a file begins as an item does, or is empty: aws-vault leaves such items
+        when it is killed while it writes."""
+        path = self._path(key)
+        try:
+            return self.world.read_own(path, MAX_ITEM_BYTES)[:3] in (b"", b"eyJ")
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, errno.EFBIG, errno.EISDIR)
+
+    def _check_form(self, key: str) -> None:
+        path = self._path(key)
+        if is_credential_name(key) and self._exists(path) and not self._has_form(key):
+            raise foreign_entry(key, "not a JWE")
+
     def get(self, key: str) -> Item:
         token = self._read(key)
         jwe = self._parse(key, token)
@@ -2877,7 +2936,7 @@ class FileKeystore(Keystore):
                 return self.get(key)
             raise error from None
         self._remember(jwe)
-        item = unwrap_item(key, text.decode("utf-8", "replace"), escape_file_name(key))
+        item = unwrap_item(key, Secret(text), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
             self._reseal(item, token)
         return item
@@ -2889,6 +2948,7 @@ class FileKeystore(Keystore):
         text = wrap_item(item).encode("utf-8", "surrogateescape")
         if len(text) > MAX_ITEM_BYTES // 2:
             raise KeystoreError(f"{printable(item.key)!r} is too large for the file vault")
+        self._check_form(item.key)
         self.world.load_library("cryptography")
         new = not self.keys()
         passphrase = self.passphrase.get(self.folder, new=new)
@@ -2912,6 +2972,7 @@ class FileKeystore(Keystore):
 
     def delete(self, key: str) -> None:
         with self._write_lock():
+            self._check_form(key)
             try:
                 self.world.delete_file(self._path(key))
             except FileNotFoundError:
@@ -3070,6 +3131,8 @@ class FileKeystore(Keystore):
             return Jwe.parse(token)
         except ValueError as error:
             what = f"{printable(error)}" if token else "it is empty"
+            if token and token[:3] != b"eyJ":
+                raise foreign_entry(key, what) from None
             raise DamagedItem(
                 f"stored item {printable(key)!r} is damaged: {what}",
                 f"restore {printable(self._path(key))} from a backup, or awsvault remove it and "
@@ -3142,14 +3205,17 @@ class IndexFile(Value):
 class NameIndex:
     """The names in a native keystore, without secrets, so that a hit needs no listing.
 
+    Unless it is ``whole`` it holds the names of some entries only, and begins with any of them.
+
     One file for each keystore in ``~/.awsvault/index``: ``{"version": 1, "names": {name: place}}``;
     what a place means, the keystore knows. A file that is missing, damaged or of another version is
     no index, and one that can't be written is a pity and no error.
     """
 
-    def __init__(self, world: World, identity: str) -> None:
+    def __init__(self, world: World, identity: str, *, whole: bool = True) -> None:
         self.world = world
         self.identity = identity
+        self.whole = whole
 
     def read(self) -> dict[str, str] | None:
         """Return each known name's place; None if there is no index."""
@@ -3170,15 +3236,15 @@ class NameIndex:
         except AwsVaultError as error:
             self.world.debug(f"the names of the keystore's items can't be remembered: {error}")
 
-    def change(self, name: str, place: str | None) -> None:
-        """Add a name, or take it away if its place is None; without an index nothing is done."""
+    def change(self, places: Mapping[str, str | None]) -> None:
+        """Add names, or take away those whose place is None; without a whole index nothing is
+        done."""
         with self.world.lock("index", self.identity):
             names = self.read()
-            if names is None or names.get(name) == place:
+            if names is None and self.whole:
                 return
-            self.write(
-                {key: value for key, value in {**names, name: place}.items() if value is not None}
-            )
+            changed = {**(names or {}), **places}
+            self.write({key: place for key, place in changed.items() if place is not None})
 
     def _path(self) -> str:
         name = f"{digest(self.identity)[:32]}.json"
@@ -3200,7 +3266,8 @@ class NativeKeystore(Keystore):
 
     A subclass says how one item is loaded, stored and removed and how all are listed; here is what
     they share: names are checked, and an index remembers them. A name's place is what the subclass
-    wants to know about it next time.
+    wants to know about it next time. Where a list tells nothing but names, it says which entries
+    have been read and found to be items: their place is their proof.
     """
 
     def __init__(self, world: World) -> None:
@@ -3220,15 +3287,16 @@ class NativeKeystore(Keystore):
         reason = self.refuse_name(item.key)
         if reason:
             raise KeystoreError(f"{self.name} can't keep {printable(item.key)!r}: {reason}")
-        self.index.change(item.key, self._store(item))
+        self.index.change({item.key: self._store(item)})
 
     def delete(self, key: str) -> None:
         if self.refuse_name(key):
             raise not_stored(key)
+        self._check_form(key)
         try:
             self._remove(key)
         finally:
-            self.index.change(key, None)
+            self.index.change({key: None})
 
     def keys(self) -> list[str]:
         names = self._list()
@@ -3253,6 +3321,58 @@ class NativeKeystore(Keystore):
     def _list(self) -> dict[str, str]:
         """Return the place of each item."""
         raise NotImplementedError
+
+    def _check_form(self, key: str) -> None:
+        """Refuse to replace or remove an entry that is not in aws-vault's form (ForeignEntry). The
+        name of a session or token is proof enough."""
+        if is_credential_name(key) and (self.index.read() or {}).get(key) != self._proof(key):
+            self._refuse_foreign(self._load, key)
+
+    def _refuse_foreign(self, read: Callable[..., Item], *what: object) -> None:
+        try:
+            read(*what)
+        except ForeignEntry:
+            raise
+        except (ItemNotFound, DamagedItem):
+            return
+
+    def _proof(self, key: str) -> str:  # noqa: ARG002
+        """Return the place of an entry that was read and is an item."""
+        return "an item"
+
+    def _read_first(self, names: Iterable[str]) -> list[str]:
+        """Return the names whose entries are items. Those without proof are read, for a moment and
+        without a question to anybody."""
+        known, found = self.index.read() or {}, []
+        read: dict[str, str | None] = {}
+        unread, end = 0, self.world.monotonic() + READ_FIRST_SECONDS
+        for key in names:
+            proof, place = self._proof(key), known.get(key)
+            if place not in (proof, FOREIGN + proof):
+                try:
+                    if self.world.monotonic() > end:
+                        raise Unanswered("no time is left")
+                    place = read[key] = self._read_quietly(key)
+                except KeystoreError:
+                    unread += 1
+            if place == proof:
+                found.append(key)
+        if read:
+            self.index.change(read)
+        if unread:
+            self.world.say_once(
+                f"note: {unread} entries of {self.name} are not listed: they can't be read now"
+                " without a question, or not so many at once"
+            )
+        return found
+
+    def _read_quietly(self, key: str) -> str:
+        """Read an entry and return its place; KeystoreError if a person would have to be asked."""
+        raise NotImplementedError
+
+
+FOREIGN = "not an item, "  # begins the place of an entry that was read, and is another program's
+READ_FIRST_SECONDS = 2.0
 
 
 def last_line(text: str) -> str:
@@ -3469,8 +3589,9 @@ class BusTools:
             argv += gvariant_arguments(signature, arguments)
         return self._parse(self._run(argv, timeout + 0.2), argv[0])
 
-    def labels(self, path: str) -> dict[str, str] | None:
-        """Return the label of each object below a path by one call of gdbus; None if that fails."""
+    def labels(self, path: str) -> dict[str, tuple[str, dict[str, str]]] | None:
+        """Return label and attributes of each object below a path by one call of gdbus; None if
+        that fails."""
         import re
 
         argv = ["gdbus", "introspect", "--session", "--dest", self.service.bus_name]
@@ -3484,8 +3605,9 @@ class BusTools:
         found = {}
         for node, text in zip(nodes[::2], nodes[1::2]):
             label = re.search(r"(?m)^\s*readwrite s Label = (.*);$", text)
-            if label:
-                found[node] = str(parse_gvariant(label[1]))
+            attributes = re.search(r"(?m)^\s*readwrite a\{ss\} Attributes = (.*);$", text)
+            if label and attributes:
+                found[node] = str(parse_gvariant(label[1])), dict(parse_gvariant(attributes[1]))
         return found if result.status == 0 else None
 
     def _parse(self, result: ToolResult, tool: str) -> list[Any]:
@@ -3556,6 +3678,7 @@ def gvariant_arguments(signature: str, arguments: Sequence[object]) -> list[str]
 
 SECRETS_ROOT = "/org/freedesktop/secrets"
 SECRET_INTERFACE = "org.freedesktop.Secret."
+ITEM_ATTRIBUTES = {"profile", "application", "xdg:schema"}
 MAX_SECRET_TOOL_BYTES = 8191  # secret-tool cuts what is longer, and says so with exit status 0
 
 
@@ -3591,6 +3714,7 @@ class SecretService(NativeKeystore):
         super().__init__(world)
         self.collection = collection
         self.bus = BusTools(world, SECRET_SERVICE)
+        self._doubtful: set[str] = set()
 
     def identity(self) -> str:
         return f"secret-service:{self.collection}"
@@ -3621,9 +3745,41 @@ class SecretService(NativeKeystore):
                     self._unlock(home)
             place = self._locate(key)
             row = self._pick_surely(found or self._search(key), place)
+        try:
+            return self._unwrap(key, row)
+        except ForeignEntry:
+            return self._load_beside(key)
+
+    def _load_beside(self, key: str) -> Item:
+        """Return the item among entries of one name; ForeignEntry if there is none."""
+        home = self._home()
+        for row in self._rows(key, home) if home else ():
+            try:
+                return self._unwrap(key, row)
+            except ForeignEntry:
+                continue
+        raise foreign_entry(key, "not the JSON of an item")
+
+    def _check_form(self, key: str) -> None:
+        """Refuse if any entry of that name in our collection is not an item: secret-tool replaces
+        each that has our attributes, whatever it has besides."""
+        home = self._home()
+        if home and is_credential_name(key):
+            for row in self._rows(key, home):
+                self._refuse_foreign(self._unwrap, key, row)
+
+    def _rows(self, key: str, home: Collection) -> list[FoundSecret]:
+        """Return all entries of that name in our collection."""
+        paths = self._find(key, home)
+        if paths and self._is_locked(home):
+            self._unlock(home)
+        found = self._search(key) if paths else []
+        return [self._pick_surely(found, path) for path in paths]
+
+    def _unwrap(self, key: str, row: FoundSecret) -> Item:
         if row.secret is None:
             raise self._locked(None)
-        return unwrap_item(key, row.secret.reveal())
+        return unwrap_item(key, row.secret)
 
     def _store(self, item: Item) -> str:
         text = Secret(wrap_item(item))
@@ -3639,6 +3795,7 @@ class SecretService(NativeKeystore):
             raise self._no_keyring()
         if not person and home and self._is_locked(home):
             raise self._locked(home)
+        self._check_form(item.key)
         where = [f"--collection={home.path}"] if home and home.own else []
         attributes = (home or Collection("", False)).attributes(item.key)
         result = self.bus.run(
@@ -3664,12 +3821,34 @@ class SecretService(NativeKeystore):
         home = self._home()
         if home is None:
             return {}
-        labels = self._labels(home)
-        if "" in labels and self._is_locked(home):
+        found = self._items(home)
+        if any(not label for label, _attributes in found.values()) and self._is_locked(home):
             # Locked since the daemon's start: it knows no labels.
             self._unlock(home)
-            labels = self._labels(home)
-        return {label: path for label, path in labels.items() if label}
+            found = self._items(home)
+        rows = [
+            (label, path, attributes)
+            for path, (label, attributes) in found.items()
+            if label and attributes.get("profile") == label  # else another program's
+        ]
+        # aws-vault gives its items no other attribute, gnome-keyring may add a schema.
+        plain = {label for label, _path, names in rows if not {*names} - ITEM_ATTRIBUTES}
+        self._doubtful = {label for label, _path, _names in rows} - plain
+        return {label: path for label, path, _attributes in rows}
+
+    def own(self, names: Iterable[str]) -> list[str]:
+        return [key for key in names if key not in self._doubtful or self._has_item(key)]
+
+    def _has_item(self, key: str) -> bool:
+        """Return True if an entry that may be another program's can be read now, and is an item."""
+        home = self._home()
+        try:
+            if home and not self._is_locked(home):
+                self._check_form(key)
+                return True
+        except KeystoreError as error:
+            self.world.debug(error.message)
+        return False
 
     # -- where items are --------------------------------------------------
 
@@ -3683,15 +3862,20 @@ class SecretService(NativeKeystore):
         return Collection(default, own=False) if default not in (None, "/") else None
 
     def _property(self, path: str, interface: str, name: str) -> Any:
+        return self._properties(path, interface, name)[0]
+
+    def _properties(self, path: str, interface: str, *names: str) -> tuple[Any, ...]:
         # Not by Properties.Get: gnome-keyring may look at the call before it knows the caller, who
         # has just connected, and then aborts (seen with 42.1). In GetAll it leaves out what it
         # could not get, so that asking again is enough.
         method = "org.freedesktop.DBus.Properties.GetAll"
         for _attempt in range(BUS_ATTEMPTS):
             found = self.bus.call(path, method, "s", SECRET_INTERFACE + interface) or {}
-            if name in found:
-                return found[name]
-        raise KeystoreError(f"the Secret Service does not tell {name} of {printable(path)}")
+            if all(name in found for name in names):
+                return tuple(found[name] for name in names)
+        raise KeystoreError(
+            f"the Secret Service does not tell {' and '.join(names)} of {printable(path)}"
+        )
 
     def _is_locked(self, home: Collection) -> bool:
         """Tell whether a collection is locked and stays so without a person: one that has no
@@ -3724,17 +3908,20 @@ class SecretService(NativeKeystore):
             raise not_stored(key)
         return paths[0]
 
-    def _labels(self, home: Collection) -> dict[str, str]:
-        """Return the path of each of our items by its label."""
+    def _items(self, home: Collection) -> dict[str, tuple[str, dict[str, str]]]:
+        """Return label and attributes of each entry that can be ours."""
         if home.own:
             paths = list(self._property(home.path, "Collection", "Items"))
         else:
             paths = self._search_paths(home, "application", "awsvault")
         known = (self.bus.labels(home.path) if len(paths) > 1 else None) or {}
-        return {
-            known[path] if path in known else self._property(path, "Item", "Label"): path
-            for path in paths
-        }
+        found = {}
+        for path in paths:
+            label, attributes = known.get(path) or self._properties(
+                path, "Item", "Label", "Attributes"
+            )
+            found[path] = label, attributes
+        return found
 
     # -- secrets --------------------------------------------------------------
 
@@ -3834,7 +4021,7 @@ class KWalletKeystore(NativeKeystore):
 
     What kwallet-query says is not believed: it ends with 0 when it has failed, so what was written
     is read back. Entries that aws-vault wrote (streams) are read by D-Bus; ours are passwords,
-    which aws-vault reads with KDE Frameworks 6.14 and later. Places are not used.
+    which aws-vault reads with KDE Frameworks 6.14 and later.
     """
 
     name = "kwallet"
@@ -3874,7 +4061,7 @@ class KWalletKeystore(NativeKeystore):
         # Anything else is a message: no entry, no folder, no wallet, a stream, or a failure.
         if not text.reveal().startswith("{"):
             text = self._read(self._handle(), key)
-        return unwrap_item(key, text.reveal())
+        return unwrap_item(key, text)
 
     def _read(self, handle: int | None, key: str) -> Secret:
         kind = self._on_entry("entryType", handle, key) if handle is not None else 0
@@ -3888,6 +4075,8 @@ class KWalletKeystore(NativeKeystore):
         text = Secret(wrap_item(item))
         handle = self._handle(create=True)
         kind = self._on_entry("entryType", handle, item.key)
+        if kind:
+            self._check_form(item.key)
         if kind == KWALLET_PASSWORD:
             self._write(handle, item.key, text)
         else:
@@ -3902,7 +4091,7 @@ class KWalletKeystore(NativeKeystore):
             self._call("renameEntry", "issss", handle, self.folder, name, item.key, KWALLET_APP)
             self._check_written(handle, item.key, text)
         self._sync(handle)
-        return ""
+        return self._proof(item.key)
 
     def _write(self, handle: int | None, name: str, text: Secret) -> None:
         self._query(f"--write-password={name}", stdin=text)
@@ -3928,7 +4117,22 @@ class KWalletKeystore(NativeKeystore):
         if handle is None:
             return {}
         names = self._call("entryList", "iss", handle, self.folder, KWALLET_APP)
-        return {name: "" for name in names if not name.startswith(TEMPORARY_PREFIX)}
+        known = self.index.read() or {}
+        return {
+            name: known.get(name, "") for name in names if not name.startswith(TEMPORARY_PREFIX)
+        }
+
+    def own(self, names: Iterable[str]) -> list[str]:
+        return self._read_first(names)
+
+    def _read_quietly(self, key: str) -> str:
+        try:
+            unwrap_item(key, self._read(self._handle(), key))
+        except ForeignEntry:
+            return ""  # is read again next time: nothing shows whether it changed
+        except DamagedItem:
+            pass
+        return self._proof(key)
 
     # -- calls -----------------------------------------------------------------
 
@@ -4068,6 +4272,10 @@ class Keychain(NativeKeystore):
             self._create()
         self._interpret(self._add_line(item, update=self._exists(item.key)))
         return ""
+
+    def _check_form(self, key: str) -> None:  # noqa: ARG002
+        # Of a generic password the service says whose it is; to read it would ask a person.
+        return
 
     def _remove(self, key: str) -> None:
         self._check_file(key)
@@ -4282,13 +4490,17 @@ PASS_FAILURES = (
 )
 
 
-class Pass(Keystore):
-    """The ``pass`` password store, or ``passage``: one file for each item, listed by itself."""
+class Pass(NativeKeystore):
+    """The ``pass`` password store, or ``passage``: one file for each item, listed by itself.
+
+    A person's own passwords stand in it, too. An entry is known for an item by its name, if that is
+    a session's or token's, or because it was read; its place is its file's time and size then.
+    """
 
     def __init__(
         self, world: World, kind: PassKind, folder: str, command: str, prefix: str
     ) -> None:
-        self.world = world
+        super().__init__(world)
         self.kind = kind
         self.name = kind.name
         self.command = command or kind.name
@@ -4331,7 +4543,11 @@ class Pass(Keystore):
             return "its file name would be too long"
         return super().refuse_name(key)
 
-    def get(self, key: str) -> Item:
+    @property
+    def index(self) -> NameIndex:
+        return NameIndex(self.world, self.identity(), whole=False)
+
+    def _load(self, key: str) -> Item:
         self._check_entry(key)
         result = self._call("show", self._entry_of(key))
         if result.status != 0 and self._is_damage(result.errors):
@@ -4339,19 +4555,55 @@ class Pass(Keystore):
                 f"stored item {printable(key)!r} is damaged: {last_line(result.errors)}",
                 f"restore {printable(self._path(key))} from a backup, or remove it",
             )
-        return unwrap_item(key, self._succeeded(result).output.stripped().reveal())
+        item = unwrap_item(key, self._succeeded(result).output.stripped())
+        proof = self._proof(key)
+        if is_credential_name(key) and (self.index.read() or {}).get(key) != proof:
+            self.index.change({key: proof})
+        return item
 
-    def set(self, item: Item) -> None:
-        reason = self.refuse_name(item.key)
-        if reason:
-            raise KeystoreError(f"{self.name} can't keep {printable(item.key)!r}: {reason}")
+    def _store(self, item: Item) -> str:
         self._check_store()
+        if os.path.exists(self._path(item.key)):
+            self._check_form(item.key)
         text = Secret(wrap_item(item))
         self._run("insert", "-m", "-f", self._entry_of(item.key), stdin=text)
+        return self._proof(item.key)
 
-    def delete(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         self._check_entry(key)
         self._run("rm", "-f", self._entry_of(key))
+
+    def _proof(self, key: str) -> str:
+        return self.world.file_stamp(self._path(key))
+
+    def known(self) -> list[str]:
+        places = self.index.read() or {}
+        return [
+            key
+            for key in self.keys()
+            if not places.get(key, "").startswith(FOREIGN)
+            or places[key] != FOREIGN + self._proof(key)
+        ]
+
+    def own(self, names: Iterable[str]) -> list[str]:
+        return self._read_first(names)
+
+    def has_others(self) -> bool:
+        # With a prefix it has a folder of its own. One after the other: the first is enough.
+        names = [] if self.prefix else filter(is_credential_name, self.keys())
+        return any(not self.own([key]) for key in names)
+
+    def _read_quietly(self, key: str) -> str:
+        self._check_entry(key)
+        proof = self._proof(key)
+        result = self._succeeded(self._call("show", self._entry_of(key), quietly=True))
+        try:
+            unwrap_item(key, result.output.stripped())
+        except ForeignEntry:
+            return FOREIGN + proof
+        except DamagedItem:
+            pass
+        return proof
 
     def keys(self) -> list[str]:
         import re
@@ -4387,16 +4639,24 @@ class Pass(Keystore):
             raise self._explain(result)
         return result
 
-    def _call(self, *arguments: str, stdin: Secret | None = None) -> ToolResult:
+    def _call(
+        self, *arguments: str, stdin: Secret | None = None, quietly: bool = False
+    ) -> ToolResult:
         person = self.world.can_ask() or self.world.can_show()
         timeout = PROMPT_WAIT_SECONDS if person else TOOL_WAIT_SECONDS
         environ = {**TOOL_ENVIRONMENT, self.kind.folder_variable: self.folder}
+        if quietly:
+            timeout = BUS_WAIT_SECONDS
+            options = self.world.environ.get("PASSWORD_STORE_GPG_OPTS", "")
+            environ["PASSWORD_STORE_GPG_OPTS"] = f"{options} --batch --pinentry-mode=error"
         terminal = self.world.environ.get("GPG_TTY") or self.world.terminal_name()
         if terminal:
             environ["GPG_TTY"] = terminal
         argv = [self.command, *arguments]
         try:
-            return self.world.run(argv, stdin=stdin, timeout=timeout, environ=environ)
+            return self.world.run(
+                argv, stdin=stdin, timeout=timeout, environ=environ, no_terminal=quietly
+            )
         except ToolMissing:
             raise self._missing() from None
         except ToolTimeout:
@@ -4556,7 +4816,7 @@ def choose_backend(
         refusal = probe(name).refusal
         if isinstance(refusal, (LockedKeystore, Unanswered)):
             raise refusal
-        if refusal is None:
+        if refusal is None and not BACKENDS[name](world, settings).has_others():
             return Choice(name, "the first that can be used here", new=True)
     return Choice("file", "no other can be used here", new=True)
 
@@ -4627,6 +4887,10 @@ class Vault:
 
     def profiles(self) -> list[str]:
         """Return the names under which long-lived keys are stored."""
+        return self.keystore.own(self.candidates())
+
+    def candidates(self) -> list[str]:
+        """Return the names that may be those of long-lived keys, without a look at the entries."""
         return [key for key in self.names() if is_credential_name(key)]
 
     def known_profiles(self) -> list[str]:
@@ -8930,7 +9194,7 @@ class App:
         provider = self.planned(target, no_session=no_session, early=early).provider
         try:
             return act(provider)
-        except ItemNotFound:
+        except (ItemNotFound, ForeignEntry):
             current = plan_chain(
                 target,
                 self.vault.profiles(),
@@ -9028,7 +9292,7 @@ class App:
 
     def dependents(self, profile: str) -> set[str]:
         """Return the profiles whose sessions hang on the keys stored for one, itself included."""
-        stored = self.vault.profiles()
+        stored = self.vault.candidates()
         found = {profile}
         for name in {session.profile for session in self.vault.sessions()} - found:
             try:
@@ -9800,7 +10064,7 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
         removed = app.vault.delete_sessions([profile])
         world.out(f"Deleted {removed} sessions of {printable(profile)!r}.\n")
         return 0
-    if profile not in app.vault.profiles():
+    if profile not in app.vault.candidates():
         raise ItemNotFound(
             f"no credentials are stored for profile {printable(profile)!r}",
             closest(profile, app.vault.profiles()),

@@ -148,7 +148,7 @@ def lock_file(text):
 @target(odd_json(WRAPPED))
 def wrapped_item(text):
     with contextlib.suppress(awsvault.DamagedItem):
-        awsvault.unwrap_item("prod", text).data.reveal()
+        awsvault.unwrap_item("prod", Secret(surrogates_kept(text))).data.reveal()
 
 
 @target(odd_json(KEYS))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import pathlib
 
 import pytest
 
 import awsvault
-from awsvault import Item, ItemNotFound, KeystoreError, Secret
+from awsvault import ForeignEntry, Item, ItemNotFound, KeystoreError, Secret
 
 ODD_NAMES = [
     "a/b",
@@ -69,6 +71,63 @@ class RecordingWorld(awsvault.World):
                 for argv, environ in self.calls:
                     assert not any(form in word for word in argv), argv
                     assert not any(form in str(value) for value in environ.values()), argv
+
+
+class OtherProgram:
+    """An entry that another program keeps where a keystore's items are, by the same tool."""
+
+    def __init__(self, store, name, content="hunter2"):
+        self.store, self.name, self.content = store, name, Secret(content)
+        getattr(self, store.name.replace("-", "_"))(write=True)
+
+    def seen(self):
+        return getattr(self, self.store.name.replace("-", "_"))(write=False)
+
+    def run(self, *argv, **options):
+        world = self.store.world
+        environ = {"DBUS_SESSION_BUS_ADDRESS": world.environ.get("DBUS_SESSION_BUS_ADDRESS")}
+        result = world.run(argv, environ=environ, **options)
+        assert result.status == 0, result.errors
+        return result.output.reveal()
+
+    def secret_service(self, *, write):
+        attributes = ("--", "profile", self.name, "site", "mail.example.com")
+        home = self.store._home()
+        where = [f"--collection={home.path}"] if home.own else []
+        store = ("secret-tool", "store", f"--label={self.name}", *where)
+        if not write:
+            lines = self.run("secret-tool", "search", "--all", *attributes).splitlines()
+            return "".join(line for line in lines if line.startswith("secret = "))
+        self.run(*store[:2], "--label=only a label", *where, "--", "x", "y", stdin=self.content)
+        return self.run(*store, *attributes, stdin=self.content)
+
+    def kwallet(self, *, write):
+        place = (self.store._handle(), "aws-vault", self.name)
+        if not write:
+            return self.store._call("readPassword", "isss", *place, "aws-vault")
+        self.store._call("createFolder", "iss", *place[:2], "aws-vault")
+        content = self.content.reveal()
+        return self.store._call("writePassword", "issss", *place, content, "aws-vault")
+
+    def keychain(self, *, write):
+        item = ("-s", "mail", "-a", self.name)
+        if not write:
+            return self.run("security", "find-generic-password", "-w", *item, self.store.path)
+        content = ("-w", self.content.reveal())
+        return self.run("security", "add-generic-password", *item, *content, self.store.path)
+
+    def passwords(self, *, write):
+        entry = self.store._entry_of(self.name)
+        if not write:
+            return self.store._call("show", entry).output.reveal()
+        return self.store._run("insert", "-m", "-f", entry, stdin=self.content)
+
+    def __getattr__(self, name):
+        return {"pass": self.passwords, "passage": self.passwords}[name]
+
+    def file(self, *, write):
+        path = pathlib.Path(self.store.folder, self.name)
+        return path.write_text(self.content.reveal()) if write else path.read_text()
 
 
 class KeystoreContract:
@@ -163,6 +222,25 @@ class KeystoreContract:
         store.set(Item("prod", Secret(VALUES["json"]), "aws-vault (prod)"))
         assert "prod" in store.keys()
         assert store.refuse_name("prod") == ""
+
+    @pytest.mark.parametrize("content", ["hunter2", '{"user":"me","key":"x"}'])
+    def test_another_programs_entries_are_left_alone(self, store, another, content):
+        store.set(item("prod", b"{ours}"))
+        entry = OtherProgram(store, "bank", content)
+        before = entry.seen()
+        assert content in before
+        for process in (store, another()):
+            assert awsvault.Vault(process, process.world).profiles() == ["prod"]
+            for act in (process.get, process.delete):
+                with pytest.raises((ItemNotFound, ForeignEntry)):
+                    act("bank")
+        with contextlib.suppress(ForeignEntry):  # unless ours is another beside it
+            store.set(item("bank", b"{value}"))
+            assert store.get("bank").data == Secret(b"{value}")
+            store.delete("bank")
+        assert entry.seen() == before
+        store.delete("prod")
+        assert awsvault.Vault(store, store.world).profiles() == []
 
     def test_two_processes(self, store, another):
         store.set(item("prod", b"{one}"))

@@ -34,9 +34,9 @@ FORBIDDEN_AT_START = {
 # Where a secret becomes text, and why. Adding a function is a decision.
 REVEALERS = {
     "a keystore's own form of an item is written or read": (
-        "wrap_item", "BusTools.labels", "BusTools._parse", "SecretService._load", "SecretService._search",
+        "wrap_item", "unwrap_item", "BusTools.labels", "BusTools._parse", "SecretService._search",
         "SecretService._store", "KWalletKeystore._load", "Keychain._add_line", "Keychain._create", "Keychain._interpret",
-        "Keychain._list", "Keychain._load", "Keychain._store", "Pass.get",
+        "Keychain._list", "Keychain._load", "Keychain._store",
     ),
     "the JSON of keys or of a session is written or read": (
         "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "encode_member", "Credentials.from_members",

@@ -269,7 +269,8 @@ def introspect(path, state):
     say(f"node {path} {{\n")
     for number, item in items_of(state, path).items():
         say(f"  node {path}/{number} {{\n    interface org.freedesktop.Secret.Item {{\n")
-        say(f"      properties:\n        readwrite s Label = {item['label']!r};\n    }};\n  }};\n")
+        say(f"      properties:\n        readwrite s Label = {item['label']!r};\n")
+        say(f"        readwrite a{{ss}} Attributes = {item['attributes']!r};\n    }};\n  }};\n")
     say("};\n")
     return 0
 
