@@ -3035,10 +3035,11 @@ class FileKeystore(Keystore):
             items = [
                 jwe for key in self.keys() if is_credential_name(key) and (jwe := self._peek(key))
             ]
-            items.sort(key=lambda jwe: jwe.iterations != self.iterations)
-            if items and not any(self._opens(jwe, passphrase) for jwe in items[:MAX_PROBED_ITEMS]):
+            tried = self._open_any(items, passphrase)
+            if tried:
+                what = "nothing that is" if tried == len(items) else f"none of {tried} items tried,"
                 raise WrongPassphrase(
-                    f"this passphrase opens nothing that is stored in {printable(self.folder)}",
+                    f"this passphrase opens {what} stored in {printable(self.folder)}",
                     "use the passphrase of the other items, or another folder with --file-dir",
                 )
         return self._proven_salt or self.world.random(12)
@@ -3054,7 +3055,8 @@ class FileKeystore(Keystore):
     def _explain_refusal(self, key: str) -> KeystoreError:
         passphrase = self.passphrase.get(self.folder, new=False)
         others = [jwe for other in self.keys() if other != key and (jwe := self._peek(other))]
-        if any(self._opens(jwe, passphrase) for jwe in others[:MAX_PROBED_ITEMS]):
+        tried = self._open_any(others, passphrase)
+        if others and not tried:
             return DamagedItem(
                 f"stored item {printable(key)!r} is damaged, or was stored under another "
                 "passphrase: other items open",
@@ -3062,8 +3064,36 @@ class FileKeystore(Keystore):
                 if is_credential_name(key)
                 else "awsvault clear",
             )
+        if tried < len(others):
+            return WrongPassphrase(
+                f"the passphrase opens neither {printable(key)!r} nor {tried} of {len(others)}"
+                f" other items in {printable(self.folder)}: it is wrong, or those are not yours",
+                "try again; items of others, or very slow ones, are in the way: remove them",
+            )
         maybe = "" if others else ", or the only item is damaged"
         return WrongPassphrase(f"wrong passphrase for {printable(self.folder)}{maybe}", "try again")
+
+    def _open_any(self, items: Sequence[Jwe], passphrase: Secret) -> int:
+        """Return 0 if the passphrase opens one of some items, else how many were tried.
+
+        Somebody may have planted slow ones: the derivations are bounded, and those that open most
+        items come first, since all of ours share one.
+        """
+        groups: dict[tuple[bytes, int], list[Jwe]] = {}
+        for jwe in items:
+            groups.setdefault((jwe.salt, jwe.iterations), []).append(jwe)
+        work = tried = 0
+        for (salt, count), group in sorted(
+            groups.items(), key=lambda row: (row[0][1] != self.iterations, -len(row[1]), row[0][1])
+        ):
+            cost = 0 if (salt, count) in self._keks else count
+            if work + cost > MAX_PROBE_ITERATIONS:
+                continue  # a cheaper one may follow
+            work += cost
+            tried += len(group)
+            if any(self._opens(jwe, passphrase) for jwe in group):
+                return 0
+        return tried
 
     def _reseal(self, item: Item, token: bytes) -> None:
         """Protect an older item as new ones are, unless somebody replaced it meanwhile or nothing
@@ -3171,7 +3201,7 @@ class FileKeystore(Keystore):
         return self.world.lock("vault", self.identity())
 
 
-MAX_PROBED_ITEMS = 32
+MAX_PROBE_ITERATIONS = 3 * MAX_ITERATIONS
 
 
 def escape_file_name(key: str) -> str:
@@ -4773,11 +4803,19 @@ NOT_AUTOMATIC = frozenset({"passage"})
 
 
 class Choice(Value):
-    """Which keystore is used, and why; ``new`` if it is not remembered yet."""
+    """Which keystore is used, and why; ``new`` if it is not remembered yet, ``by`` who chose one
+    that is."""
 
     backend: str
     why: str
     new: bool = False
+    by: str = ""
+
+    def explain(self, error: KeystoreError) -> None:
+        """Let an error of a remembered keystore end with who chose it, and how to change that."""
+        if self.by:
+            end = f"{self.backend} was chosen {self.by}: awsvault backends --use NAME changes it"
+            error.hint = f"{error.hint}; {end}" if error.hint else end
 
 
 class Probe(Value):
@@ -4807,9 +4845,9 @@ def choose_backend(
     """
     if named:
         return Choice(named, "named by --backend or AWS_VAULT_BACKEND")
-    remembered = remembered_backend(world)
+    remembered, by = remembered_backend(world)
     if remembered:
-        return Choice(remembered, "remembered in ~/.awsvault/state.json")
+        return Choice(remembered, "remembered in ~/.awsvault/state.json", by=by)
     if file_vault_has_items(world, settings):
         return Choice("file", "the file vault has items")
     for name in (name for name in BACKENDS if name not in NOT_AUTOMATIC):
@@ -4829,28 +4867,32 @@ def state_path(world: World) -> str:
     return os.path.join(world.own_home(), ".awsvault", "state.json")
 
 
-def remembered_backend(world: World) -> str:
-    """Return the keystore that was chosen before, or nothing (KeystoreError)."""
+BY_USER, BY_ITSELF = "by backends --use", "by awsvault at its first run"
+
+
+def remembered_backend(world: World) -> tuple[str, str]:
+    """Return the keystore that was chosen before, or nothing, and who chose it (KeystoreError)."""
     try:
         path = state_path(world)
     except AwsVaultError:
-        return ""  # in another user's home nothing is kept, and nothing there chooses
+        return "", ""  # in another user's home nothing is kept, and nothing there chooses
     try:
         data = parse_json_object(world.read_own(path, MAX_ITEM_BYTES).decode())
     except FileNotFoundError:
-        return ""
+        return "", ""
     except (OSError, ValueError) as error:
         reason = os_reason(error) if isinstance(error, OSError) else "it is damaged"
         raise KeystoreError(f"can't read {printable(path)}: {reason}", STATE_HINT) from None
     backend = data.get("backend")
     if data.get("version") != 1 or not isinstance(backend, str) or backend not in BACKENDS:
         raise KeystoreError(f"{printable(path)} was written by another version", STATE_HINT)
-    return backend
+    return backend, BY_ITSELF if data.get("automatic") is True else BY_USER
 
 
-def remember_backend(world: World, name: str) -> None:
+def remember_backend(world: World, name: str, *, automatic: bool = False) -> None:
     """Have every later run use a keystore (AwsVaultError if that can't be written)."""
-    write_own_file(world, state_path(world), go_json({"version": 1, "backend": name}) + "\n")
+    members = {"version": 1, "backend": name, **({"automatic": True} if automatic else {})}
+    write_own_file(world, state_path(world), go_json(members) + "\n")
 
 
 # ======================================================================
@@ -9084,6 +9126,7 @@ class App:
         self.options = options
         self._config: ConfigFile | None = None
         self._vault: Vault | None = None
+        self.choice = Choice("", "")
         self._codes: MfaCodes | None = None
 
     @property
@@ -9103,6 +9146,7 @@ class App:
             )
             if choice.new:
                 self._remember(choice)
+            self.choice = choice
             self._vault = Vault(BACKENDS[choice.backend](world, store), world)
         return self._vault
 
@@ -9111,7 +9155,7 @@ class App:
             f"using the keystore {choice.backend}, {choice.why}; awsvault backends shows them all"
         )
         try:
-            remember_backend(self.world, choice.backend)
+            remember_backend(self.world, choice.backend, automatic=True)
         except AwsVaultError as error:
             self.world.debug(f"the choice can't be remembered: {error}")
 
@@ -9125,6 +9169,15 @@ class App:
         stored = self.vault.profiles()
         if chosen in stored:
             return chosen
+        if chosen in self.vault.candidates():
+            raise foreign_entry(chosen, "not in aws-vault's form")
+        if chosen in self.vault.names():
+            raise UsageError(
+                f"{printable(chosen)!r} is stored under a name that aws-vault takes for a session's"
+                " or token's, and deletes",
+                f"take the key over: aws-vault exec -n {quote_posix(printable(chosen))} -- "
+                "awsvault add --env NEW-NAME",
+            )
         if not (name or environ_name):
             raise UsageError("no profile is named", "name one, or set AWS_PROFILE")
         raise UsageError(
@@ -9194,13 +9247,16 @@ class App:
         provider = self.planned(target, no_session=no_session, early=early).provider
         try:
             return act(provider)
-        except (ItemNotFound, ForeignEntry):
-            current = plan_chain(
-                target,
-                self.vault.profiles(),
-                no_session=no_session,
-                always_session=early and not no_session,
-            ).provider
+        except (ItemNotFound, ForeignEntry) as error:
+            try:
+                current = plan_chain(
+                    target,
+                    self.vault.profiles(),
+                    no_session=no_session,
+                    always_session=early and not no_session,
+                ).provider
+            except AwsVaultError as without:
+                raise (error if isinstance(error, ForeignEntry) else without) from None
             if current == provider:
                 raise
             return act(current)
@@ -10116,11 +10172,16 @@ def clear_command(app: App, *, profile: str) -> int:
     return 0
 
 
-def backends_command(app: App, *, use: str) -> int:
+def backends_command(app: App, *, use: str, force: bool) -> int:
     """Show which keystores can be used and what is in them, or choose one for every later run."""
     world, settings = app.world, app.options.store
     if use:
         refusal = probe_backend(world, settings, use).refusal
+        if refusal and not (force or isinstance(refusal, LockedKeystore)):
+            raise KeystoreError(
+                f"{use} can't be used: {refusal.message}",
+                f"{refusal.hint}; --force chooses it all the same".lstrip("; "),
+            )
         if refusal:
             world.say(f"warning: {use} can't be used now: {refusal.message}")
         remember_backend(world, use)
@@ -10359,7 +10420,10 @@ REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
     switch(("--sessions-only", "-s"), "keep the keys"),
 )
-BACKENDS_OPTIONS = (Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),)
+BACKENDS_OPTIONS = (
+    Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),
+    switch(("--force", "-f"), "choose it even if it can't be used now"),
+)
 VERSION_OPTIONS = (
     switch(("--json",), "with the version of every part"),
     switch(("--verify",), "compare the file with what is unpacked of it"),
@@ -10734,7 +10798,12 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     flags = repeated_flags(known, values)
     duration = values.get("duration", "")
     app = App(world, Options(values["backend"], values["prompt"], settings, flags, duration))
-    return line.command.run(app, **words, **own)
+    try:
+        return line.command.run(app, **words, **own)
+    except KeystoreError as error:
+        if not isinstance(error, ItemNotFound):
+            app.choice.explain(error)
+        raise
 
 
 def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:

@@ -183,7 +183,7 @@ def state_file(text):
     path.write_bytes(surrogates_kept(text))
     path.chmod(0o600)
     with contextlib.suppress(awsvault.KeystoreError):
-        assert awsvault.remembered_backend(world()) in (*awsvault.BACKENDS, "")
+        assert awsvault.remembered_backend(world())[0] in (*awsvault.BACKENDS, "")
 
 
 @target(odd_json({"version": 1, "names": {"prod": "place"}}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests import tracing
 from tests.desktop import Desktop, GoSecretService, make_gpg_key
 from tests.fake_aws import KEY_ID, SECRET
+from tests.fakes import Fakes
 from tests.needs import need
 
 TOOLS = {b"secret-tool", b"busctl", b"gdbus", b"kwallet-query", b"pass"}
@@ -179,7 +182,11 @@ class TestChoosing:
         assert "awsvault: using the keystore secret-service" in first.err
         assert first.err.count("\n") == 1
         state = desktop.home / ".awsvault" / "state.json"
-        assert json.loads(state.read_text()) == {"version": 1, "backend": "secret-service"}
+        assert json.loads(state.read_text()) == {
+            "version": 1,
+            "backend": "secret-service",
+            "automatic": True,
+        }
         assert state.stat().st_mode & 0o777 == 0o600
         assert cli.run("list", check=0).err == ""
         assert not (desktop.home / ".awsvault" / "keys").exists()
@@ -193,6 +200,7 @@ class TestChoosing:
         bus.wait()
         keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
         result = cli.run("add", "dev", "--env", env=keys, check=1)
+        assert "secret-service was chosen by awsvault at its first run: awsvault back" in result.err
         assert "the D-Bus session bus can't be used: nobody answers at" in result.err
         assert "hint:" in result.err
         assert not (desktop.home / ".awsvault" / "keys").exists()
@@ -245,8 +253,15 @@ class TestChoosing:
 
     def test_use_changes_it(self, native, desktop):
         cli = native(DBUS_SESSION_BUS_ADDRESS=None)
-        cli.run("backends", "--use", "pass", check=0)
-        assert "there is no password store in" in cli.run("list", check=1).err
+        refused = cli.run("backends", "--use", "pass", check=1)
+        assert "error: pass can't be used: there is no password store in" in refused.err
+        assert "--force chooses it all the same" in refused.err
+        assert not (cli.home / ".awsvault").exists()
+        cli.run("backends", "--use", "pass", "--force", check=0)
+        error = cli.run("list", check=1).err
+        assert "there is no password store in" in error
+        by = "pass was chosen by backends --use: awsvault backends --use NAME changes it"
+        assert error.endswith(f"; {by}\n")
         result = cli.run("backends", "--use", "file", check=0)
         assert result.out == "file is used from now on\n"
         cli.add()
@@ -266,6 +281,28 @@ class TestChoosing:
         cli.run("backends", check=0)
         cli.run("backends", "--use", "file", check=0)
         cli.run("list", check=0)
+
+    def test_passwords_of_its_user_are_no_reason_to_choose_pass(self, native, desktop):
+        (desktop.folder / "fakes").mkdir()
+        fake = Fakes(desktop.folder / "fakes")
+        fake.install("pass")
+        cli = native()
+        cli.environ.update(fake.environ, HOME=str(desktop.home), DBUS_SESSION_BUS_ADDRESS=None)
+        store = desktop.home / ".password-store"
+        store.mkdir()
+        (store / ".gpg-id").write_text("x")
+        (store / "wifi.gpg").write_bytes(base64.b64encode(b"hunter2"))
+        assert "using the keystore file" in cli.run("list", check=0).err
+        shutil.rmtree(desktop.home / ".awsvault")
+        cli.environ["AWS_VAULT_PASS_PREFIX"] = "aws"
+        assert "using the keystore pass" in cli.run("list", check=0).err
+        del cli.environ["AWS_VAULT_PASS_PREFIX"]
+        assert cli.run("list", "--credentials", check=0).out == ""
+        for command in (["add", "wifi", "--env"], ["exec", "wifi", "-n"], ["remove", "-f", "wifi"]):
+            keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+            result = cli.run(*command, env=keys if "add" in command else {}, check=1)
+            assert "'wifi' is damaged, or another program's entry" in result.err
+        assert (store / "wifi.gpg").read_bytes() == base64.b64encode(b"hunter2")
 
     def test_the_table(self, native, desktop):
         desktop.start_bus()

@@ -496,6 +496,31 @@ def test_an_item_of_another_passphrase_is_named_and_the_others_work(world, folde
     assert store.get("prod")
 
 
+def test_planted_slow_items_bound_the_work_and_hide_no_truth(world, folder, monkeypatch):
+    spent = []
+    put(folder, "prod", seal("prod"))
+    for number in range(32):
+        salt = awsvault.b64url(bytes([number]) * 12)
+        put(folder, f"planted{number}", seal("x", header={"p2c": 1_300_000, "p2s": salt}))
+    monkeypatch.setattr(awsvault, "derive_kek", lambda _p, _s, count: spent.append(count) or b"x" * 16)
+    with pytest.raises(KeystoreError, match=r"opens neither 'prod' nor [0-3] of 32 other items"):
+        keystore(world, folder).get("prod")
+    assert sum(spent) <= awsvault.MAX_PROBE_ITERATIONS + COUNT
+    with pytest.raises(KeystoreError, match=r"opens none of [0-9] items tried"):
+        keystore(world, folder).set(Item("new", Secret("x")))
+
+
+def test_what_is_ours_is_found_behind_planted_items(world, folder):
+    for number in range(40):
+        salt = awsvault.b64url(bytes([number]) * 12)
+        put(folder, f"a{number}", seal("x", passphrase="theirs", header={"p2s": salt}))
+    for name in ("prod", "dev", "damaged"):
+        put(folder, name, seal(name))
+    put(folder, "damaged", flipped(1))
+    with pytest.raises(DamagedItem, match="other items open"):
+        keystore(world, folder).get("damaged")
+
+
 def test_add_refuses_a_passphrase_that_opens_nothing(world, folder):
     put(folder, "prod", seal("prod"))
     with pytest.raises(KeystoreError, match="opens nothing"):
@@ -804,3 +829,22 @@ def test_a_vault_of_every_version_is_opened_whole(world, folder, path):
 
 def test_there_is_a_vault_of_this_version():
     assert (DATA / "vaults" / awsvault.__version__ / "file-items.json").exists()
+
+
+@pytest.mark.parametrize("name", ["oidc:x", "x session (12)", "a,YQ,,1"])
+def test_keys_under_a_name_that_we_refuse_can_be_taken_over(world, folder, name):
+    put(folder, name, seal(name))
+    app = awsvault.App(world, awsvault.Options())
+    app._vault = awsvault.Vault(keystore(world, folder), world)
+    with pytest.raises(awsvault.UsageError, match="name that aws-vault takes for") as caught:
+        app.known_profile(name)
+    assert caught.value.hint == (
+        f"take the key over: aws-vault exec -n '{name}' -- awsvault add --env NEW-NAME"
+    ).replace("'a,YQ,,1'", "a,YQ,,1").replace("'oidc:x'", "oidc:x")
+
+
+def test_a_name_that_is_not_utf_8_is_read_again(world, folder):
+    name = os.fsdecode(b"caf\xe9")
+    keystore(world, folder).set(Item(name, Secret("x")))
+    assert keystore(world, folder).get(name) == Item(name, Secret("x"))
+    assert keystore(world, folder).keys() == [name]
