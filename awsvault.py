@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import datetime
     import socket
     import subprocess
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         def sha256(self) -> str: ...
 
     T = TypeVar("T")
+    V = TypeVar("V", bound="Value")
 else:
     try:
         # Before Python 3.12 datetime loads another implementation first, for a millisecond.
@@ -893,11 +895,14 @@ class Alarm:
 
 def handle_signals(numbers: Iterable[int], handler: Callable[[int, Any], object]) -> dict[int, Any]:
     """Have signals handled, but for those that are ignored, as nohup has it; return what handled
-    them before."""
+    them before. Only a process's first thread can: in others nothing is handled."""
     import signal
 
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heeded}
+    try:
+        return {number: signal.signal(number, handler) for number in heeded}
+    except ValueError:
+        return {}
 
 
 class RaisedSignals:
@@ -2016,22 +2021,6 @@ class World:
         self._write_all(1, READY)
         self._cut_off(1, 2)
 
-    def start_child(
-        self, argv: Sequence[str], environ: Mapping[str, str], stdin: bytes
-    ) -> tuple[int, int]:
-        """Start a child that reads ``stdin``; return its process id and the descriptor of what it
-        prints."""
-        pid, source, sink, output, printed, null = self._fork_with_pipes()
-        if pid == 0:
-            try:
-                self._become(argv, environ, (source, printed, null), null)
-            finally:
-                os._exit(EXIT_NOT_FOUND)
-        for fd in (source, printed, null):
-            os.close(fd)
-        self._hand_over(sink, stdin)
-        return pid, output
-
     def _fork_with_pipes(self) -> tuple[int, ...]:
         """Fork; return the child's process id, a pipe to it, a pipe from it, and a descriptor of
         nothing. On failure (OSError) none of them stays open."""
@@ -2053,6 +2042,7 @@ class World:
         import fcntl
 
         count = len(descriptors)
+        self._close_from(3, {*descriptors, told})  # what is dropped makes room under a low limit
         *given, told = (
             fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, count) for fd in (*descriptors, told)
         )
@@ -2095,28 +2085,21 @@ class World:
         except ChildProcessError:
             pass  # whoever started us has SIGCHLD ignored; it has ended all the same
 
-    def end_child(self, pid: int) -> None:
-        """Kill a child if it still runs, and take its exit status so that no zombie stays."""
-        import signal
-
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            return
-
-    def allow_descriptors(self, count: int) -> None:
-        """Let this process have so many descriptors open, or as many as it may."""
+    def allow_descriptors(self, count: int) -> int:
+        """Let this process have so many descriptors open, or as many as it may; return how many
+        those are."""
         import resource
 
+        allowed = count
         try:
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            if hard != resource.RLIM_INFINITY:
-                count = min(count, hard)
-            if soft != resource.RLIM_INFINITY:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+            allowed, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if allowed == resource.RLIM_INFINITY or allowed >= count:
+                return count
+            wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
-            return  # a sandbox may refuse prlimit; EPERM is a ValueError
+            return allowed  # a sandbox may refuse prlimit; EPERM is a ValueError
+        return wanted
 
     def harden(self, *, die_with_parent: bool = False) -> None:
         """Let no other process of this user read this one's memory; ``die_with_parent`` also ends
@@ -2356,6 +2339,25 @@ class World:
         os.setgid(gid)
         os.setuid(uid)
 
+    def wait_for_end(self, process: Life) -> None:
+        """Wait until a process has ended."""
+        end = self.ending_descriptor(process.pid)
+        while process.lasts(self):  # else that is another's descriptor
+            self.wait_readable([end], LOOK_SECONDS if end >= 0 else 1.0)
+
+    def start_thread(self, work: Callable[[], object]) -> None:
+        """Run ``work()`` in a thread that ends with this process; OSError if there can't be one."""
+        import threading
+
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        """Wait, holding a condition, until it is notified, or for so many seconds."""
+        condition.wait(seconds)
+
     def wait_readable(self, fds: Iterable[int], timeout: float | None = None) -> list[int]:
         """Wait for descriptors (-1: none) for so many seconds; return those to read from."""
         import select
@@ -2461,6 +2463,7 @@ RUN_AS_MODULE = (
     "import sys; folder, name = sys.argv[1:3]; del sys.argv[1:3]; sys.path.insert(0, folder); "
     "sys.exit(__import__(name).main())"
 )
+LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
 READY = b"ready"  # what a program that spawn_detached() started prints last
 SOCKET_NAME = "socket"
 SOCKET_SECONDS = 2.0
@@ -6857,11 +6860,10 @@ def _checked(
 # ======================================================================
 # Servers
 # ======================================================================
-# Credentials over HTTP for SDKs that ask again: the container endpoint and instance metadata, on
-# one loopback port. The server is a process of its own that holds the current session and the one
-# it renews from, and nothing of the vault. One thread, and nothing of http.server's: to import it
-# takes 24 ms of each start, and a thread for each connection, email's parser and several writes are
-# what was measured slow in it.
+# Credentials over HTTP, on http.server, for SDKs that ask again: the container endpoint and
+# instance metadata, on one loopback port. The server is a process of its own that holds the current
+# session and the one it renews from, and nothing of the vault. Only that process imports
+# http.server, beside the command, which does not wait for it.
 
 LOOPBACK = "127.0.0.1"
 MAX_HEAD_BYTES = 16 * 1024
@@ -6869,22 +6871,17 @@ MAX_TARGET_BYTES = 4096
 MAX_HEADERS = 64
 MAX_CONNECTIONS = 128
 MAX_ROLE_ARNS = 32
-MAX_CHILDREN = 4
-MAX_STATE_BYTES = 64 * 1024
+MAX_ROLE_RENEWALS = 4
+SPARE_DESCRIPTORS = 16  # for what is no client's: listeners, pidfd, netlink, a renewal's pipes
 HEAD_SECONDS = 5.0
 IDLE_SECONDS = 120.0
 DRAIN_SECONDS = 1.0
 MAX_DRAIN_BYTES = 1024 * 1024
-LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
-CHILD_SECONDS = 240.0  # a lock, a prompt and AWS
+RENEWAL_SECONDS = 240.0  # a lock, a prompt and AWS
 RENEW_SPACING = 60.0
 FIRST_SPACING = 5.0  # between attempts while nothing was ever held: SDKs try for four seconds or so
-CONTAINER_WAIT = 1.5  # botocore waits for 2 s
-METADATA_WAIT = 0.8  # botocore and the JavaScript SDK wait for 1 s, once
 MAX_METADATA_TOKEN_TTL = 21600
 METADATA_ROLE = "local-credentials"  # aws-vault's name for it
-# botocore stretches what it gets from metadata with less, and then signs with dead credentials.
-METADATA_LEAST_LEFT = 600.0
 LEAST_LEFT = 1.0
 TOO_SHORT_FOR_SERVER = datetime.timedelta(hours=1)
 REASONS = {
@@ -6909,105 +6906,65 @@ class ServerMode(Value):
     link_local: bool = False
 
 
-class ServerState(Value):
-    """All that the server's process is given. ``life``: for how many seconds credentials are asked
-    for.
+class ServedChain(Value):
+    """A profile whose credentials are served: ``links`` are the roles from ``source`` to
+    ``current``.
 
-    ``links`` are the roles from ``source`` to what is served, ``role`` the form of those that
-    /role-arn/ adds, ``renewer`` the command line that renews, ``hint`` what a person can do.
+    ``life`` is for how long credentials are asked for, ``renewer`` the command line that renews,
+    ``hint`` what the user can do when that needs a person.
     """
+
+    profile: str
+    life: datetime.timedelta
+    current: Credentials | None
+    source: Credentials | None
+    links: tuple[AssumeRole, ...]
+    renewer: tuple[str, ...]
+    hint: str = ""
+
+
+class ServerState(Value):
+    """All that the server's process is given; ``role`` is the form of the roles of /role-arn/."""
 
     mode: ServerMode
     command: Life
-    profile: str
     region: str
     token: Secret
     hosts: tuple[str, ...]
-    life: int
-    current: Credentials | None
-    source: Credentials | None
-    links: tuple[dict[str, Any], ...]
-    role: dict[str, Any]
-    renewer: tuple[str, ...]
-    hint: str = ""
+    chain: ServedChain
+    role: AssumeRole
     folder: str = ""
 
-    def to_json(self) -> Secret:
-        """Write it for the other process."""
-        members = {name: getattr(self, name) for name in self._fields}
-        members["mode"] = {name: getattr(self.mode, name) for name in ServerMode._fields}
-        members["command"] = str(self.command)
-        members["token"] = self.token.reveal()
-        for name in ("current", "source"):
-            members[name] = credentials_members(members[name])
-        return Secret(go_json(members))
 
-    @classmethod
-    def from_task(cls, members: dict[str, Any]) -> ServerState:
-        """Read what to_json wrote."""
-        members["mode"] = ServerMode(**members["mode"])
-        members["command"] = Life.parse(members["command"])
-        members["token"] = Secret(members["token"])
-        for name in ("current", "source"):
-            members[name] = members_credentials(members[name])
-        for name in ("hosts", "links", "renewer"):
-            members[name] = tuple(members[name])
-        return cls(**members)
+class RenewTask(Value):
+    """What the process that renews is to do: assume ``links`` from ``source`` or, without one, open
+    the vault; ``quiet``: without asking for a code."""
+
+    quiet: bool
+    source: Credentials | None = None
+    links: tuple[AssumeRole, ...] = ()
+    held_until: datetime.datetime | None = None
 
 
-def credentials_members(credentials: Credentials | None) -> dict[str, str] | None:
-    """Return credentials as they go through a pipe between two processes of ours."""
-    if credentials is None:
-        return None
-    token, expiration = credentials.session_token, credentials.expiration
-    return {
-        "key": credentials.access_key_id,
-        "secret": credentials.secret_access_key.reveal(),
-        "token": token.reveal() if token else "",
-        "expiration": format_time(expiration) if expiration else "",
-        "account": credentials.account_id,
-    }
+class Failure(Value):
+    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even
+    later."""
+
+    message: str
+    never: bool = False
+    person: bool = False
+    restart: bool = False
+    expired: bool = False
+    asked: bool = False
 
 
-def members_credentials(members: Mapping[str, str] | None) -> Credentials | None:
-    """Read what credentials_members wrote."""
-    if members is None:
-        return None
-    token, expiration = members["token"], members["expiration"]
-    return Credentials(
-        members["key"],
-        Secret(members["secret"]),
-        Secret(token) if token else None,
-        parse_time(expiration) if expiration else None,
-        members["account"],
-    )
+class Renewed(Value):
+    """What the process that renews answers: credentials, and the session that they were made from
+    if that is new too, or why there are none."""
 
-
-ROLE_MEMBERS = ("role_arn", "role_session_name", "external_id", "source_identity")
-
-
-def role_members(role: AssumeRole) -> dict[str, Any]:
-    """Return one AssumeRole as it goes to the process that makes it."""
-    return {
-        **{name: getattr(role, name) for name in ROLE_MEMBERS},
-        "session_tags": [list(pair) for pair in role.session_tags],
-        "transitive_tags": list(role.transitive_tags),
-        "seconds": int(role.duration.total_seconds()),
-        "endpoint": {name: getattr(role.endpoint, name) for name in Endpoint._fields},
-    }
-
-
-def members_role(members: Mapping[str, Any]) -> AssumeRole:
-    """Read what role_members wrote; the role can be asked for, but is filed nowhere."""
-    return AssumeRole(
-        source=StoredKeys(""),
-        slot=SessionSlot("", ""),
-        endpoint=Endpoint(**members["endpoint"]),
-        duration=datetime.timedelta(seconds=members["seconds"]),
-        session_tags=tuple((key, value) for key, value in members["session_tags"]),
-        transitive_tags=tuple(members["transitive_tags"]),
-        **{name: members[name] for name in ROLE_MEMBERS},
-    )
+    current: Credentials | None = None
+    source: Credentials | None = None
+    failure: Failure | None = None
 
 
 def split_chain(provider: Provider) -> tuple[SessionToken | None, list[AssumeRole]]:
@@ -7019,7 +6976,12 @@ def split_chain(provider: Provider) -> tuple[SessionToken | None, list[AssumeRol
     return (provider, roles) if isinstance(provider, SessionToken) else (None, roles)
 
 
-def container_document(credentials: Credentials) -> bytes:
+def unfiled(role: AssumeRole) -> AssumeRole:
+    """Return a role as it goes to another process: it can be requested there, and is not cached."""
+    return role.replace(source=Provider(), slot=SessionSlot("", ""))
+
+
+def container_document(credentials: Credentials, _now: datetime.datetime) -> bytes:
     """Write what the container endpoint answers (AWS SDKs and Tools Reference Guide, "Container
     credential provider").
 
@@ -7047,6 +7009,22 @@ def _document(credentials: Credentials, **described: str) -> bytes:
         **({"AccountId": credentials.account_id} if credentials.account_id else {}),
     }
     return (go_json(members) + "\n").encode("utf-8", "surrogateescape")
+
+
+class AnswerKind(Value):
+    """How clients of one kind are answered: the document, how many seconds credentials must have
+    left while better ones can be had, and how long a request may wait for those."""
+
+    write: Callable[[Credentials, datetime.datetime], bytes]
+    least: float
+    wait: float
+
+
+# botocore waits for 2 s.
+CONTAINER = AnswerKind(container_document, LEAST_LEFT, 1.5)
+# botocore and the JavaScript SDK wait for 1 s, once. botocore stretches what it gets with less than
+# ten minutes left, and then signs with dead credentials.
+METADATA = AnswerKind(metadata_document, 600.0, 0.8)
 
 
 # -- HTTP ----------------------------------------------------------------
@@ -7110,6 +7088,16 @@ def parse_head(head: bytes) -> Request:
     return Request(method, target, minor, headers)
 
 
+def check_beginning(data: bytes) -> None:
+    """Refuse what can't become a request any more, before more of it comes."""
+    if b"\n" not in data and len(data) > MAX_TARGET_BYTES + 64:
+        raise Refusal(414, "the path is too long", final=True)
+    if len(data) > MAX_HEAD_BYTES:
+        raise Refusal(431, "the headers are too long", final=True)
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise Refusal(400, "malformed request", final=True)
+
+
 # What browsers and proxies add, and no SDK does.
 FOREIGN_HEADERS = frozenset((b"origin", b"referer", b"x-forwarded-for", b"forwarded", b"via"))
 
@@ -7121,6 +7109,12 @@ def check_origin(request: Request, hosts: frozenset[bytes]) -> None:
     for name in request.headers:
         if name in FOREIGN_HEADERS or name.startswith(b"sec-fetch-"):
             raise Refusal(403, f"access denied with {name.decode()}", final=True)
+
+
+def check_method(request: Request, allowed: bytes) -> None:
+    """Refuse any method but one."""
+    if request.method != allowed:
+        raise Refusal(405, "method not allowed", final=True, headers=b"Allow: %b\r\n" % allowed)
 
 
 def format_answer(
@@ -7153,7 +7147,7 @@ class MetadataTokens:
         return end + b"-" + self._seal(end)
 
     def good(self, token: bytes) -> bool:
-        """Tell whether a token is ours and has not ended."""
+        """Return True if a token is ours and has not ended."""
         import hmac
 
         end, _, seal = token.partition(b"-")
@@ -7182,27 +7176,24 @@ class PeerCheck:
     """
 
     def __init__(
-        self,
-        world: World,
-        port: int,
-        *,
-        strict: Life | None = None,
-        address: str = "127.0.0.1",
+        self, world: World, address: str, port: int, *, strict: Life | None = None
     ) -> None:
         import socket
+        import threading
 
         self.world = world
-        self.port = port
         self.address = address
+        self.port = port
         self.strict = strict
         self.sequence = 0
+        self.asking = threading.Lock()
         self.netlink = socket.socket(
             socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG
         )
         self.netlink.settimeout(0.5)
 
     def allows(self, peer: tuple[str, int]) -> bool:
-        """Tell whether the peer's socket was made by this user and, if ``strict``, is held by the
+        """Return True if the peer's socket was made by this user and, if ``strict``, is held by the
         command's family only."""
         try:
             found = self.owner(peer)
@@ -7213,29 +7204,35 @@ class PeerCheck:
         return self.strict is None or self._is_family(found[1], self.strict)
 
     def owner(self, peer: tuple[str, int]) -> tuple[int, int] | None:
-        """Return the user and the inode of a connected socket; None if it is closed or missing."""
+        """Return the uid and the inode of a connected socket; None if it is closed or missing."""
         import socket
         import struct
 
-        self.sequence += 1
         ends = struct.pack("!HH", peer[1], self.port) + b"".join(
             socket.inet_aton(address).ljust(16, b"\0") for address in (peer[0], self.address)
         )
         # struct inet_diag_req_v2 of linux/inet_diag.h: any state, one socket by its four numbers.
         body = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ends
         body += struct.pack("=I", 0) + NO_COOKIE
+        with self.asking:
+            kind, answer = self._ask(body)
+        if kind != SOCK_DIAG_BY_FAMILY:
+            return None
+        uid, inode = struct.unpack_from("=II", answer, 16 + 4 + 48 + 12)
+        # A socket that was closed meanwhile has no inode, and says that it is root's.
+        return (uid, inode) if inode else None
+
+    def _ask(self, body: bytes) -> tuple[int, bytes]:
+        import struct
+
+        self.sequence += 1
         head = struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, self.sequence, 0)
         self.netlink.send(head + body)
         while True:
             answer = self.netlink.recv(4096)
             _, kind, _, sequence, _ = struct.unpack_from("=IHHII", answer)
             if sequence == self.sequence:
-                break
-        if kind != SOCK_DIAG_BY_FAMILY:
-            return None
-        uid, inode = struct.unpack_from("=II", answer, 16 + 4 + 48 + 12)
-        # A socket that was closed meanwhile has no inode, and says that it is root's.
-        return (uid, inode) if inode else None
+                return kind, answer
 
     def _is_family(self, inode: int, ancestor: Life) -> bool:
         holders = self.world.socket_holders(inode)
@@ -7243,7 +7240,7 @@ class PeerCheck:
 
 
 def descends(world: World, pid: int, ancestor: Life) -> bool:
-    """Tell whether a process is, or descends from, another."""
+    """Return True if a process is, or descends from, another."""
     seen = 0
     while pid > 0 and seen < 1000:
         parent, started = world.process_stat(pid)
@@ -7254,7 +7251,7 @@ def descends(world: World, pid: int, ancestor: Life) -> bool:
 
 
 def can_see_peers(world: World) -> bool:
-    """Tell whether this machine says who is at the other end of a connection (AwsVaultError where
+    """Return True if this machine says who is at the other end of a connection (AwsVaultError where
     no port is free)."""
     import socket
 
@@ -7263,7 +7260,7 @@ def can_see_peers(world: World) -> bool:
     port = ServerPort()
     try:
         with socket.create_connection((LOOPBACK, port.number)) as theirs:
-            check = PeerCheck(world, port.number)
+            check = PeerCheck(world, LOOPBACK, port.number)
             with check.netlink:
                 return check.allows(theirs.getsockname())
     except OSError:
@@ -7275,360 +7272,251 @@ def can_see_peers(world: World) -> bool:
 # -- what is served -------------------------------------------------------------
 
 
-class Failure(Value):
-    """Why there are no new credentials. ``never``: asking again is of no use; ``restart``: not even
-    later."""
+class ServedCredentials:
+    """One set of credentials that is served: what is held of it, and its renewal.
 
-    message: str
-    never: bool = False
-    person: bool = False
-    restart: bool = False
-    expired: bool = False
-    asked: bool = False
-
-
-class Holding:
-    """One set of credentials that is served, and when the next one is fetched.
-
-    ``life`` is how long credentials are asked for; ``clock`` is always World.monotonic().
+    A request is answered from what is held, so that it never waits for AWS. Only where that won't
+    do does it wait on ``changed``, for as long as its SDK waits. A renewal is a blocking run of
+    another process, in a thread of its own; never two at once, and none soon after another one.
+    ``changed`` guards everything here, and is notified at the end of each renewal.
     """
 
-    def __init__(self, life: datetime.timedelta) -> None:
+    def __init__(self, world: World, life: datetime.timedelta) -> None:
+        import threading
+
+        self.world = world
         self.life = life
+        self.changed = threading.Condition()
         self.current: Credentials | None = None
-        self.documents: tuple[bytes, bytes] = (b"", b"")
-        self.tried: float | None = None
+        self.documents: dict[Callable[[Credentials, datetime.datetime], bytes], bytes] = {}
+        self.tried: float | None = None  # when a renewal began, by World.monotonic()
         self.busy = False
         self.failure: Failure | None = None
-        self.waiting: list[Connection] = []
 
-    def put(self, credentials: Credentials, now: datetime.datetime, *, fresh: bool) -> None:
+    def fetch(self) -> Renewed:
+        """Get new credentials from the process that renews, and wait for it."""
+        raise NotImplementedError
+
+    def advice(self, failure: Failure) -> str:  # noqa: ARG002
+        """Return what the user can do where nothing else helps."""
+        return ""
+
+    def put(self, credentials: Credentials, *, fresh: bool) -> None:
         """Serve these from now on. ``fresh``: made just now, so that their life is known."""
+        now = self.world.now()
         self.current = credentials
-        self.documents = (container_document(credentials), metadata_document(credentials, now))
-        self.failure = None
+        self.documents = {one.write: one.write(credentials, now) for one in (CONTAINER, METADATA)}
         if fresh and credentials.expiration:
             self.life = credentials.expiration - now
 
-    def left(self, now: datetime.datetime) -> float:
+    def left(self) -> float:
         """Return for how many seconds what is held will be valid; 0 without any."""
         if self.current is None or self.current.expiration is None:
             return 0.0
-        return max(0.0, (self.current.expiration - now).total_seconds())
+        return (self.current.expiration - self.world.now()).total_seconds()
 
-    def next_try(self, now: datetime.datetime, clock: float) -> float | None:
-        """Return when to fetch new ones, on the monotonic clock; None while that is under way or
-        nothing is held."""
-        if self.busy or self.current is None:
-            return None
+    def pause(self) -> float:
+        """Return after how many seconds new ones are to be fetched."""
         ahead = min(RENEW_AHEAD, self.life / 3).total_seconds()
-        return max(clock + self.left(now) - ahead, self.earliest())
+        due = self.left() - ahead
+        if self.tried is not None:
+            spacing = RENEW_SPACING if self.current else FIRST_SPACING
+            due = max(due, self.tried + spacing - self.world.monotonic())
+        return due
 
-    def earliest(self) -> float:
-        """Return before which moment nothing may be tried again."""
-        if self.tried is None:
-            return float("-inf")
-        return self.tried + (RENEW_SPACING if self.current else FIRST_SPACING)
+    def answer(self, kind: AnswerKind) -> bytes:
+        """Return the document; Refusal if there are no valid credentials, nor soon will be."""
+        with self.changed:
+            if self.pause() <= 0 or self.left() < kind.least:
+                self.renew()
+            ends = self.world.monotonic() + kind.wait
+            while self.busy and self.left() < kind.least:
+                rest = ends - self.world.monotonic()
+                if rest <= 0:
+                    break
+                self.world.wait(self.changed, rest)
+            if self.left() >= LEAST_LEFT:
+                return self.documents[kind.write]
+            failure = self.failure
+        if failure is None:
+            raise Refusal(503, "no credentials yet, try again")
+        # 5xx means "not now" to an SDK, 4xx "never".
+        status = 403 if failure.never or failure.restart else 503
+        raise Refusal(status, self.advice(failure) or failure.message)
+
+    def renew(self) -> None:
+        """Start a renewal, unless one is under way or was a moment ago."""
+        with self.changed:
+            clock = self.world.monotonic()
+            spacing = RENEW_SPACING if self.current else FIRST_SPACING
+            if self.busy or (self.tried is not None and clock < self.tried + spacing):
+                return
+            self.tried, self.busy = clock, True
+            try:
+                self.world.start_thread(self._renew)
+            except OSError as error:
+                self.busy = False
+                self.failure = Failure(f"can't start a thread: {os_reason(error)}")
+
+    def _renew(self) -> None:
+        renewed = Renewed(failure=Failure("the renewal failed"))
+        try:
+            renewed = self.fetch()
+        finally:
+            with self.changed:
+                self.busy, self.failure = False, renewed.failure
+                if renewed.current:
+                    self.put(renewed.current, fresh=True)
+                self.changed.notify_all()
 
 
-class Connection:
-    """One client's connection: what it has sent so far, until when it may take, and what it waits
-    for."""
-
-    __slots__ = (
-        "checked", "data", "deadline", "drained", "draining", "keep", "parked", "peer", "served",
-        "sock",
-    )  # fmt: skip
-
-    def __init__(self, sock: socket.socket, peer: tuple[str, int], deadline: float) -> None:
-        self.sock = sock
-        self.peer = peer
-        self.deadline = deadline
-        self.data = b""
-        self.checked = False
-        self.draining = False
-        self.drained = 0
-        self.keep = True
-        self.served = False
-        self.parked: tuple[Holding, bool] | None = None
-
-    def worth(self) -> tuple[int, float]:
-        """Return which connection to give up first: one that is kept for nothing, then the one that
-        has said the least for the longest time, last one that waits for us."""
-        idle = self.served and not self.data
-        return (0 if idle else 2 if self.parked else 1, self.deadline)
+def run_renewer(world: World, renewer: Sequence[str], task: RenewTask) -> Renewed:
+    """Run the process that renews to its end, and return what it answered."""
+    stdin = Secret(go_json(task.members()))
+    try:
+        result = world.run(renewer, stdin=stdin, timeout=RENEWAL_SECONDS, environ=world.environ)
+        renewed = Renewed.from_members(parse_json_object(result.output.reveal()))
+    except ToolTimeout:
+        return Renewed(failure=Failure("AWS did not answer in time"))
+    except ToolError as error:
+        return Renewed(failure=Failure(error.message))
+    except ValueError:
+        return Renewed(failure=Failure("the process that renews died"))
+    if renewed.failure:
+        return Renewed(failure=renewed.failure)
+    if not renewed.current or not renewed.current.expiration:
+        return Renewed(failure=Failure("credentials without an end can't be served"))
+    if renewed.current.expiration <= world.now():
+        return Renewed(failure=Failure("the new credentials have ended already"))
+    return renewed
 
 
-class Renewal(Value):
-    """A child that fetches for a holding: its process, what it prints, and until when."""
+class ServedProfile(ServedCredentials):
+    """The credentials of a chain. They are renewed before they end, whether a client asks or not,
+    and the user is told on the terminal what only he can do."""
 
-    pid: int
-    holding: Holding
-    output: bytearray
-    deadline: float
-    whole: bool  # it also makes the session that later ones come from
+    def __init__(self, world: World, chain: ServedChain, terminal: int) -> None:
+        super().__init__(world, chain.life)
+        self.chain = chain
+        self.terminal = terminal
+        self.source = chain.source
+        self.quiet = False
+        self.hopeless = False
+        self.told = ""
+        if chain.current:
+            self.put(chain.current, fresh=False)
+
+    def fetch(self) -> Renewed:
+        source, held = self.source, self.current
+        task = RenewTask(self.quiet, held_until=held.expiration if held else None)
+        ends = source.expiration if source else None
+        if self.chain.links and ends and (ends - self.world.now()).total_seconds() > 60:
+            task = RenewTask(self.quiet, source, self.chain.links)
+        renewed = run_renewer(self.world, self.chain.renewer, task)
+        failure = renewed.failure
+        if failure:
+            # What the user cancelled is not put before him again; a session that he makes elsewhere
+            # is adopted.
+            self.quiet = self.quiet or failure.asked or failure.person
+            self.hopeless = failure.restart
+            if failure.expired:
+                self.source = None
+        elif task.source is None:
+            self.source, self.quiet = renewed.source, False
+        return renewed
+
+    def renew(self) -> None:
+        if not self.hopeless:
+            super().renew()
+
+    def keep_renewed(self) -> NoReturn:
+        """Renew when it is time to, and tell the user when that fails; for a thread of its own."""
+        while True:
+            with self.changed:
+                if self.current and self.pause() <= 0:
+                    self.renew()
+                self._tell()
+                waits = self.current is None or self.busy or self.hopeless
+                pause = LOOK_SECONDS if waits else min(max(self.pause(), 0.0), LOOK_SECONDS)
+                self.world.wait(self.changed, pause)
+
+    def _tell(self) -> None:
+        """Tell the user once what only he can do, or that credentials are about to end and no new
+        ones come."""
+        failure = self.failure
+        if failure is None:
+            self.told = ""
+            return
+        text = self.advice(failure)
+        if not text and self.left() < 300 and self.current:
+            what = f"the session of {printable(self.chain.profile)!r} can't be renewed for now"
+            text = f"{what}: {printable(failure.message)}"
+        if text and text != self.told:
+            self.told = text
+            self.world.post_notice(self.terminal, text)
+
+    def advice(self, failure: Failure) -> str:
+        what = f"the session of {printable(self.chain.profile)!r} can't be renewed"
+        if failure.restart:
+            return f"{what}: restart the command to renew"
+        if failure.person:
+            return f"{what} without you: {self.chain.hint}"
+        return ""
 
 
-class CredentialServer:
-    """Serves credentials on a listening socket until the command's process ends.
+class ServedRole(ServedCredentials):
+    """The credentials of a role that a client has named. They are fetched when a client asks, and
+    from those that are served then."""
 
-    All waiting is in one poll; no request ever waits for AWS unless there is nothing to serve.
-    """
+    def __init__(self, main: ServedProfile, role: AssumeRole, slots: threading.Semaphore) -> None:
+        super().__init__(main.world, role.duration)
+        self.main = main
+        self.role = role
+        self.slots = slots
 
-    def __init__(
-        self, world: World, state: ServerState, listener: socket.socket, peers: PeerCheck | None
-    ) -> None:
-        import select
+    def fetch(self) -> Renewed:
+        task = RenewTask(True, self.main.current, (self.role,))
+        with self.slots:
+            return run_renewer(self.world, self.main.chain.renewer, task)
+
+    def renew(self) -> None:
+        if self.main.left() >= LEAST_LEFT:
+            super().renew()
+        elif self.left() < LEAST_LEFT:
+            self.main.renew()
+            raise Refusal(503, "no credentials yet, try again")
+
+
+class CredentialService:
+    """Answers requests, however they have come: what there is at which path, and for whom."""
+
+    def __init__(self, world: World, state: ServerState, terminal: int) -> None:
+        import threading
 
         self.world = world
-        self.state = state
         self.mode = state.mode
-        self.listener = listener
-        self.peers = peers
-        self.source = state.source
-        self.hosts = frozenset(host.encode() for host in state.hosts)
+        self.region = state.region
+        self.role = state.role
         self.token = state.token.reveal_bytes()
         self.tokens = MetadataTokens(world)
-        self.main = Holding(datetime.timedelta(seconds=state.life))
-        if state.current:
-            self.main.put(state.current, world.now(), fresh=False)
-        self.roles: dict[str, Holding] = {}
-        self.connections: dict[int, Connection] = {}
-        self.renewals: dict[int, Renewal] = {}
-        self.handlers: dict[int, Callable[[], None]] = {}
-        self.poll = select.poll()
-        self.events = select.POLLIN
-        self.wake = 0.0
-        self.ended = False
-        self.hopeless = False
-        self.quiet = False
-        self.told = ""
-        self.notice_board = -1
-        self.date = (0, b"")
-        listener.setblocking(False)
-        self._watch(listener.fileno(), self._accept)
+        self.main = ServedProfile(world, state.chain, terminal)
+        self.roles: dict[str, ServedRole] = {}
+        self.choosing = threading.Lock()
+        self.slots = threading.Semaphore(MAX_ROLE_RENEWALS)
 
-    def run(self, process: int = -1, notice_board: int = -1) -> None:
-        """Serve until the descriptor ``process`` turns readable or, without one, the command's
-        process is gone.
-
-        What the person should know is written to the descriptor ``notice_board``.
-        """
-        self.notice_board = notice_board
-        if process >= 0:
-            self._watch(process, self._end)
-        self.ended = not self.state.command.lasts(self.world)  # else that is another's descriptor
-        try:
-            while not self.ended:
-                self.step(polling=process < 0)
-        finally:
-            for renewal in self.renewals.values():
-                self.world.end_child(renewal.pid)
-            self.world.remove_run_folder(self.state.folder)
-
-    def step(self, *, polling: bool = False) -> None:
-        """Wait for the next thing to do, and do it."""
-        clock = self.world.monotonic()
-        if clock >= self.wake:
-            self.keep_house(clock, polling)
-        for fd, _ in self.poll.poll(max(0.0, (self.wake - clock) * 1000)):
-            # An earlier one of the same round may have closed it.
-            handler = self.handlers.get(fd)
-            if handler is not None:
-                handler()
-
-    def close(self) -> None:
-        """Close everything that is open."""
-        for connection in list(self.connections.values()):
-            self._close(connection)
-        self.listener.close()
-
-    def _end(self) -> None:
-        self.ended = True
-
-    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
-        self.handlers[fd] = handler
-        self.poll.register(fd, self.events)
-
-    def _forget(self, fd: int) -> None:
-        del self.handlers[fd]
-        self.poll.unregister(fd)
-
-    # -- time ---------------------------------------------------------------
-
-    def keep_house(self, clock: float, polling: bool) -> None:
-        """Do what is due by the clock, and find out when the next thing will be."""
-        if polling and not self.state.command.lasts(self.world):
-            self.ended = True
-        now = self.world.now()
-        due = self.main.next_try(now, clock)
-        if due is not None and due <= clock:
-            self._renew_main()
-        self._tell_trouble(now)
-        for fd, renewal in list(self.renewals.items()):
-            if renewal.deadline <= clock:
-                self._finish(fd, renewal, Failure("AWS did not answer in time"))
-        for connection in list(self.connections.values()):
-            if connection.deadline <= clock:
-                self._run_out(connection)
-        due = self.main.next_try(now, clock)
-        moments = [connection.deadline for connection in self.connections.values()]
-        moments += [renewal.deadline for renewal in self.renewals.values()]
-        moments += [clock + (1.0 if polling else LOOK_SECONDS)]
-        moments += [] if due is None or self.hopeless else [due]
-        # Connections may wait a little longer than they must, and are then closed together.
-        self.wake = max(min(moments), clock + 0.05)
-
-    def _wake_by(self, moment: float) -> None:
-        self.wake = min(self.wake, moment)
-
-    def _run_out(self, connection: Connection) -> None:
-        if connection.parked:
-            self._answer_parked(connection)
-        elif connection.data and not connection.draining:
-            self._refuse(connection, Refusal(408, "the request took too long", final=True))
-        else:
-            self._close(connection)
-
-    # -- connections ------------------------------------------------------------
-
-    def _accept(self) -> None:
-        try:
-            sock, peer = self.listener.accept()
-        except OSError:
-            return  # gone already, or out of descriptors until some connection ends
-        if len(self.connections) >= MAX_CONNECTIONS // 2 and not self._may_crowd(peer):
-            sock.close()
-            return
-        if len(self.connections) >= MAX_CONNECTIONS:
-            self._close(min(self.connections.values(), key=Connection.worth))
-        deadline = self.world.monotonic() + HEAD_SECONDS
-        connection = Connection(sock, peer, deadline)
-        fd = sock.fileno()
-        self.connections[fd] = connection
-        self._watch(fd, lambda: self._read(connection))
-        self._wake_by(deadline)
-
-    def _may_crowd(self, peer: tuple[str, int]) -> bool:
-        # Half of the room is this user's alone, so that nobody else's flood cuts what he has.
-        return self.mode.imds_any_user or self.peers is None or self.peers.allows(peer)
-
-    def _close(self, connection: Connection) -> None:
-        fd = connection.sock.fileno()
-        if fd < 0:
-            return
-        self._unpark(connection)
-        del self.connections[fd]
-        self._forget(fd)
-        connection.sock.close()
-
-    def _read(self, connection: Connection) -> None:
-        import socket
-
-        try:
-            data = connection.sock.recv(MAX_HEAD_BYTES + 1, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._close(connection)
-            return
-        connection.drained += len(data) if connection.draining else 0
-        if not data and connection.parked:
-            # It has said all that it wants to say, and waits for the answer.
-            connection.keep = False
-            self.poll.modify(connection.sock.fileno(), 0)
-        elif not data or connection.drained > MAX_DRAIN_BYTES:
-            self._close(connection)
-        elif not connection.draining:
-            if not connection.data:
-                connection.deadline = self.world.monotonic() + HEAD_SECONDS
-                self._wake_by(connection.deadline)
-            connection.data += data
-            try:
-                self._answer(connection)
-            except Refusal as refusal:
-                self._refuse(connection, refusal)
-
-    def _answer(self, connection: Connection) -> None:
-        """Answer the request in a connection's data, if all of it is there."""
-        data = connection.data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            check_beginning(data)
-            return
-        if end + 4 != len(data) or connection.parked:
-            raise Refusal(400, "more than one request, or a body", final=True)
-        if len(data) > MAX_HEAD_BYTES:
-            raise Refusal(431, "the headers are too long", final=True)
-        request = parse_head(data)
-        connection.keep = request.keep
-        check_origin(request, self.hosts)
-        if not (self.mode.imds_any_user and request.path.startswith(b"/latest/")):
-            self._check_peer(connection)
+    def answer(self, request: Request) -> tuple[bytes, bytes, bytes]:
+        """Return a body, its type, and headers (Refusal)."""
         if request.path.startswith(b"/latest/"):
-            self._answer_metadata(connection, request)
-        else:
-            self._answer_container(connection, request)
+            return self._answer_metadata(request)
+        return self._answer_container(request), JSON_TYPE, b""
 
-    def _check_peer(self, connection: Connection) -> None:
-        # Who made a socket can't change; who holds it can.
-        if self.peers is None or (connection.checked and not self.mode.strict_peer):
-            return
-        if not self.peers.allows(connection.peer):
-            raise Refusal(403, "access denied for this user or process", final=True)
-        connection.checked = True
-
-    def _send(
-        self, connection: Connection, status: int, body: bytes, kind: bytes, headers: bytes = b""
-    ) -> None:
-        import socket
-
-        answer = format_answer(
-            status, body, kind, self._date(), keep=connection.keep, headers=headers
-        )
-        connection.data, connection.served = b"", True
-        connection.deadline = self.world.monotonic() + IDLE_SECONDS
-        try:
-            sent = connection.sock.send(answer, socket.MSG_DONTWAIT)
-        except OSError:
-            sent = 0
-        if sent != len(answer):
-            self._close(connection)  # it asks, and never takes what it gets
-        elif not connection.keep:
-            self._finish_connection(connection)
-
-    def _finish_connection(self, connection: Connection) -> None:
-        """Say that nothing more comes, and throw away what still arrives: a close at once would
-        destroy the answer."""
-        import socket
-
-        connection.draining = True
-        connection.deadline = self.world.monotonic() + DRAIN_SECONDS
-        self._wake_by(connection.deadline)
-        try:
-            connection.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._close(connection)
-
-    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
-        connection.keep = connection.keep and not refusal.final
-        self._unpark(connection)
-        metadata = b" /latest/" in connection.data[:64]
-        text = "" if metadata else go_json({"Message": refusal.why})
-        body = text.encode("utf-8", "surrogateescape")
-        self._send(connection, refusal.status, body, JSON_TYPE, refusal.headers)
-
-    def _date(self) -> bytes:
-        import time
-
-        now = int(time.time())
-        if self.date[0] != now:
-            self.date = (now, time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode())
-        return self.date[1]
+    def is_for_any_user(self, request: Request) -> bool:
+        """Return True if it does not matter who asks."""
+        return self.mode.imds_any_user and request.path.startswith(b"/latest/")
 
     # -- the container endpoint ---------------------------------------------------
 
-    def _answer_container(self, connection: Connection, request: Request) -> None:
+    def _answer_container(self, request: Request) -> bytes:
         import hmac
 
         if not self.mode.container:
@@ -7637,33 +7525,27 @@ class CredentialServer:
         if not hmac.compare_digest(request.headers.get(b"authorization", b""), self.token):
             raise Refusal(403, "invalid Authorization token")
         if request.path == b"/":
-            self._serve(connection, self.main, metadata=False)
-        elif request.path.startswith(b"/role-arn/"):
-            self._serve(connection, self._role(request.path), metadata=False)
-        else:
-            raise Refusal(404, "no such path")
+            return self.main.answer(CONTAINER)
+        if request.path.startswith(b"/role-arn/"):
+            return self._role(request.path).answer(CONTAINER)
+        raise Refusal(404, "no such path")
 
-    def _role(self, path: bytes) -> Holding:
-        """Return what is held for the role of a path, fetching it if it is time to."""
+    def _role(self, path: bytes) -> ServedRole:
         import re
         from urllib.parse import unquote_to_bytes
 
         arn = unquote_to_bytes(path[len(b"/role-arn/") :]).decode("ascii", "replace")
         if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,576}", arn, re.ASCII):
             raise Refusal(400, "no ARN of a role")
-        holding = self.roles.get(arn)
-        if holding is None:
-            self._forget_roles()
-            life = datetime.timedelta(seconds=self.state.role["seconds"])
-            holding = self.roles[arn] = Holding(life)
-        clock, now = self.world.monotonic(), self.world.now()
-        due = holding.next_try(now, clock)
-        if (due is not None and due <= clock) or holding.current is None:
-            self._renew_role(arn, holding)
-        return holding
+        with self.choosing:
+            if arn not in self.roles:
+                self._forget_roles()
+                role = self.role.replace(role_arn=arn)
+                self.roles[arn] = ServedRole(self.main, role, self.slots)
+            return self.roles[arn]
 
     def _forget_roles(self) -> None:
-        # The oldest ones go first; one that is being fetched has somebody who waits for it.
+        # The oldest go first; for one that is being fetched a client waits.
         for arn in [arn for arn, role in self.roles.items() if not role.busy]:
             if len(self.roles) < MAX_ROLE_ARNS:
                 return
@@ -7673,30 +7555,28 @@ class CredentialServer:
 
     # -- instance metadata ----------------------------------------------------------
 
-    def _answer_metadata(self, connection: Connection, request: Request) -> None:
+    def _answer_metadata(self, request: Request) -> tuple[bytes, bytes, bytes]:
         if not self.mode.metadata:
             raise Refusal(404, "no such path")
         if request.path == b"/latest/api/token":
-            self._give_token(connection, request)
-            return
+            return self._metadata_token(request)
         check_method(request, b"GET")
         self._check_metadata_token(request)
         path = request.path[len(b"/latest/") :].rstrip(b"/").decode()
         if path == f"meta-data/iam/security-credentials/{METADATA_ROLE}":
-            self._serve(connection, self.main, metadata=True)
-            return
+            return self.main.answer(METADATA), JSON_TYPE, b""
         body = self._metadata(path)
-        if body is None:
+        if not body:
             raise Refusal(404, "no such path")
-        self._send(connection, 200, body.encode(), JSON_TYPE if body[0] == "{" else TEXT_TYPE)
+        return body.encode(), JSON_TYPE if body[0] == "{" else TEXT_TYPE, b""
 
-    def _give_token(self, connection: Connection, request: Request) -> None:
+    def _metadata_token(self, request: Request) -> tuple[bytes, bytes, bytes]:
         check_method(request, b"PUT")
         text = request.headers.get(b"x-aws-ec2-metadata-token-ttl-seconds", b"")
         if not (text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_METADATA_TOKEN_TTL):
             raise Refusal(400, "the token's life is missing or wrong")
         headers = b"X-Aws-Ec2-Metadata-Token-Ttl-Seconds: %b\r\n" % text
-        self._send(connection, 200, self.tokens.make(int(text)), TEXT_TYPE, headers)
+        return self.tokens.make(int(text)), TEXT_TYPE, headers
 
     def _check_metadata_token(self, request: Request) -> None:
         token = request.headers.get(b"x-aws-ec2-metadata-token")
@@ -7705,206 +7585,311 @@ class CredentialServer:
         if token is None or not self.tokens.good(token):
             raise Refusal(401, "a token is needed")
 
-    def _metadata(self, path: str) -> str | None:
-        """Return what stands at a path below /latest/ that SDKs read; None at any other."""
-        region, account = self.state.region, ""
-        if self.main.current:
-            account = self.main.current.account_id
+    def _metadata(self, path: str) -> str:
+        """Return what stands at a path below /latest/ that SDKs read; nothing at any other."""
+        current = self.main.current
+        account = current.account_id if current else ""
+        identity = {"region": self.region, **({"accountId": account} if account else {})}
+        info = {"Code": "Success", "LastUpdated": format_time(self.world.now())}
         known = {
             "meta-data/iam/security-credentials": METADATA_ROLE,
-            "meta-data/iam/info": go_json(
-                {"Code": "Success", "LastUpdated": format_time(self.world.now())}
-            ),
+            "meta-data/iam/info": go_json(info),
             "meta-data/instance-id": "aws-vault",
-            "meta-data/placement/region": region,
-            "meta-data/placement/availability-zone": f"{region}a" if region else "",
-            "dynamic/instance-identity/document": go_json(
-                {"region": region, **({"accountId": account} if account else {})}
-            ),
-        }  # fmt: skip
-        return known.get(path) or None
+            "meta-data/placement/region": self.region,
+            "meta-data/placement/availability-zone": f"{self.region}a" if self.region else "",
+            "dynamic/instance-identity/document": go_json(identity),
+        }
+        return known.get(path, "")
 
-    # -- serving -----------------------------------------------------------------------
 
-    def _serve(self, connection: Connection, holding: Holding, *, metadata: bool) -> None:
-        """Answer from memory; where what is there won't do and more is on its way, when that has
-        come."""
-        left = holding.left(self.world.now())
-        if left < (METADATA_LEAST_LEFT if metadata else LEAST_LEFT):
-            if holding is self.main:
-                self._renew_main()
-            if holding.busy:
-                self._park(connection, holding, metadata)
-                return
-        self._serve_now(connection, holding, metadata)
+# -- on http.server ---------------------------------------------------------------
 
-    def _park(self, connection: Connection, holding: Holding, metadata: bool) -> None:
-        wait = METADATA_WAIT if metadata else CONTAINER_WAIT
-        connection.parked = (holding, metadata)
-        connection.deadline = self.world.monotonic() + wait
-        self._wake_by(connection.deadline)
-        holding.waiting.append(connection)
 
-    def _unpark(self, connection: Connection) -> None:
-        if connection.parked:
-            connection.parked[0].waiting.remove(connection)
-            connection.parked = None
+class Client:
+    """A client's connection, in the form that http.server reads and writes: a line is a whole head.
 
-    def _answer_parked(self, connection: Connection) -> None:
-        if connection.parked:
-            holding, metadata = connection.parked
-            self._unpark(connection)
+    When there are too many, the one to give up is the least by ``worth``: one that is kept for
+    nothing, then one that has not said enough yet, last one that waits for us; of these the one
+    that has said the least for the longest time.
+    """
+
+    __slots__ = ("checked", "data", "peer", "served", "sock", "world", "worth")
+    closed = False  # for http.server
+
+    def __init__(self, world: World, sock: socket.socket, peer: tuple[str, int]) -> None:
+        self.world = world
+        self.sock = sock
+        self.peer = peer
+        self.data = b""
+        self.checked = False
+        self.served = False
+        self.worth = (1, world.monotonic())
+
+    def readline(self, _limit: int = 0) -> bytes:
+        """Return the next request's head, nothing if none comes; Refusal where it takes too long,
+        or can't become one."""
+        import socket
+
+        self.data = b""
+        ends = self.world.monotonic() + (IDLE_SECONDS if self.served else HEAD_SECONDS)
+        while True:
             try:
-                self._serve_now(connection, holding, metadata)
-            except Refusal as refusal:
-                self._refuse(connection, refusal)
+                self.sock.settimeout(max(ends - self.world.monotonic(), 0.001))
+                more = self.sock.recv(MAX_HEAD_BYTES + 1)
+            except socket.timeout:
+                if self.data:
+                    raise Refusal(408, "the request took too long", final=True) from None
+                return b""
+            if not more:
+                return b""
+            if not self.data:
+                now = self.world.monotonic()
+                ends, self.worth = now + HEAD_SECONDS, (1, now)
+            self.data += more
+            end = self.data.find(b"\r\n\r\n")
+            if end >= 0:
+                return self._whole(end + 4)
+            check_beginning(self.data)
 
-    def _serve_now(self, connection: Connection, holding: Holding, metadata: bool) -> None:
-        if holding.left(self.world.now()) >= LEAST_LEFT:
-            self._send(connection, 200, holding.documents[metadata], JSON_TYPE)
-            return
-        failure = holding.failure
-        if failure is None:
-            raise Refusal(503, "no credentials yet, try again")
-        # 5xx means "not now" to an SDK, 4xx "never".
-        status = 403 if failure.never or failure.restart else 503
-        raise Refusal(status, self._ask_for_person(failure) or failure.message)
+    def _whole(self, end: int) -> bytes:
+        if end != len(self.data):
+            raise Refusal(400, "more than one request, or a body", final=True)
+        if end > MAX_HEAD_BYTES:
+            raise Refusal(431, "the headers are too long", final=True)
+        self.worth = (2, self.worth[1])
+        return self.data
 
-    # -- renewal -------------------------------------------------------------------------
+    def write(self, answer: bytes) -> None:
+        """Send an answer in one piece; OSError for a client that asks, and takes nothing."""
+        self.served, self.worth = True, (0, self.world.monotonic())
+        self.sock.settimeout(0)
+        if self.sock.send(answer) != len(answer):
+            raise BrokenPipeError
 
-    def _renew_main(self) -> None:
-        """Start to fetch new credentials, unless that is under way, was tried a moment ago, or
-        can't be."""
-        if self.hopeless:
-            return
-        now = self.world.now()
-        source = self.source
-        alive = source and source.expiration and (source.expiration - now).total_seconds() > 60
-        task: dict[str, object] = {"source": None}
-        if alive and self.state.links:
-            task = {"source": credentials_members(source), "links": self.state.links}
-        else:
-            held = self.main.current.expiration if self.main.current else None
-            until = format_time(held) if held else ""
-            task.update(quiet=self.quiet, held_until=until)
-        self._start(self.main, task, whole=not task["source"])
+    def flush(self) -> None:
+        """Do nothing: what was written has been sent."""
 
-    def _renew_role(self, arn: str, holding: Holding) -> None:
-        """Start to fetch a role's credentials from those that are served."""
-        if self.main.left(self.world.now()) < LEAST_LEFT:
-            self._renew_main()
-            raise Refusal(503, "no credentials yet, try again")
-        links = [{**self.state.role, "role_arn": arn}]
-        task = {"source": credentials_members(self.main.current), "links": links}
-        self._start(holding, task, whole=False)
+    def drain(self) -> None:
+        """Say that nothing more comes, and throw away what still arrives: a close at once would
+        destroy the answer."""
+        self.shutdown(1)  # SHUT_WR
+        ends, rest = self.world.monotonic() + DRAIN_SECONDS, MAX_DRAIN_BYTES
+        while rest > 0:
+            self.sock.settimeout(max(ends - self.world.monotonic(), 0.001))
+            data = self.sock.recv(65536)
+            if not data:
+                return
+            rest -= len(data)
 
-    def _start(self, holding: Holding, task: Mapping[str, object], *, whole: bool) -> None:
-        clock = self.world.monotonic()
-        full = len(self.renewals) >= MAX_CHILDREN and holding is not self.main
-        if holding.busy or full or clock < holding.earliest():
-            return
-        holding.tried = clock
+    def shutdown(self, how: int) -> None:
+        """End one direction, or both (OSError if the client has gone)."""
+        self.sock.shutdown(how)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sock.close()
+
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler as _Handler
+    from http.server import ThreadingHTTPServer as _Server
+else:
+    _Handler = _Server = object  # make_http_server() puts the real ones below
+
+
+class ClientHandler(_Handler):
+    """http.server's handler for one client, with a strict parser and one write for each answer."""
+
+    server: CredentialServer
+    request: Client
+    raw_requestline: bytes
+
+    def setup(self) -> None:
+        """Read from and write to the client itself."""
+        self.rfile = self.wfile = self.request  # type: ignore[assignment]
+
+    def handle_one_request(self) -> None:
+        """Answer one request, or refuse it."""
         try:
-            pid, output = self.world.start_child(
-                self.state.renewer, self.world.environ, go_json(task).encode()
-            )
-        except OSError as error:
-            holding.failure = Failure(f"can't start a process: {os_reason(error)}")
-            return
-        holding.busy = True
-        renewal = Renewal(pid, holding, bytearray(), clock + CHILD_SECONDS, whole)
-        self.renewals[output] = renewal
-        self._watch(output, lambda: self._hear(output, renewal))
-        self._wake_by(renewal.deadline)
+            super().handle_one_request()
+        except Refusal as refusal:
+            self.close_connection = self.close_connection or refusal.final
+            metadata = b" /latest/" in self.request.data[:64]
+            text = "" if metadata else go_json({"Message": refusal.why})
+            body = text.encode("utf-8", "surrogateescape")
+            self._send(refusal.status, body, JSON_TYPE, refusal.headers)
 
-    def _hear(self, output: int, renewal: Renewal) -> None:
-        """Take what a child prints; at its end, take over what it got."""
+    def parse_request(self) -> bool:
+        """Read the head, and refuse what this user's own SDKs would not send (Refusal)."""
+        self.head = parse_head(self.raw_requestline)
+        self.close_connection = not self.head.keep
+        self.command = "GET"  # the service refuses the other methods
+        check_origin(self.head, self.server.hosts)
+        if not self.server.service.is_for_any_user(self.head):
+            self.server.check_peer(self.request)
+        return True
+
+    def do_GET(self) -> None:
+        """Answer what was parsed."""
+        self._send(200, *self.server.service.answer(self.head))
+
+    def _send(self, status: int, body: bytes, kind: bytes, headers: bytes) -> None:
+        second = int(self.request.world.monotonic())
+        if self.server.date[0] != second:
+            self.server.date = (second, self.date_time_string().encode())
+        keep, date = not self.close_connection, self.server.date[1]
+        answer = format_answer(status, body, kind, date, keep=keep, headers=headers)
+        self.request.write(answer)
+
+    def finish(self) -> None:
+        """End the conversation in a way that leaves the client its answer."""
+        if self.request.data:  # else it has ended it
+            self.request.drain()
+
+
+class ClientPool:
+    """The clients of all listeners, and a pool of threads that grows with their number.
+
+    Each client has a thread for as long as it is connected, so none waits for another one. Their
+    number is bounded, and a new one takes the place of the one that is worth the least: idle kept
+    connections shut nobody out.
+    """
+
+    def __init__(self, world: World, most: int) -> None:
+        import queue
+        import threading
+
+        self.world = world
+        self.most = most
+        self.changed = threading.Condition(threading.Lock())
+        self.clients: set[Client] = set()
+        self.free = 0
+        self.work: queue.SimpleQueue[tuple[Client, Callable[[], None]]] = queue.SimpleQueue()
+
+    def make_room(self, most: int) -> None:
+        """Give up clients until there are fewer than ``most``."""
+        with self.changed:
+            while len(self.clients) >= max(most, 1):
+                client = min(self.clients, key=lambda one: one.worth)
+                self.clients.discard(client)
+                try:
+                    client.shutdown(2)  # SHUT_RDWR: its thread ends what it does
+                except OSError:
+                    continue
+
+    def wait_for_room(self) -> None:
+        """Where descriptors have run out: give up a client, and wait for its descriptor a bit."""
+        self.make_room(len(self.clients))
+        with self.changed:
+            self.changed.wait(0.1)
+
+    def serve(self, client: Client, work: Callable[[], None]) -> None:
+        """Have a thread do the work for a client."""
+        self.make_room(self.most)
+        with self.changed:
+            self.clients.add(client)
+            grows = self.free == 0
+            self.free -= 0 if grows else 1
         try:
-            data = os.read(output, MAX_STATE_BYTES)
+            if grows:
+                self.world.start_thread(lambda: self._serve_all(client, work))
+                return
         except OSError:
-            data = b""
-        renewal.output.extend(data)
-        if not data or len(renewal.output) > MAX_STATE_BYTES:
-            self._finish(output, renewal, self._take_over(renewal))
+            with self.changed:
+                self.free -= 1  # the next thread that is free has this to do
+        self.work.put((client, work))
 
-    def _take_over(self, renewal: Renewal) -> Failure | None:
-        try:
-            answer = parse_json_object(renewal.output.decode("utf-8", "replace"))
-            if "failure" in answer:
-                return Failure(**answer["failure"])
-            current = members_credentials(answer["current"])
-            source = members_credentials(answer.get("source"))
-        except (ValueError, KeyError, TypeError):
-            return Failure("the process that renews died")
-        if current is None or not current.expiration:
-            return Failure("credentials without an end can't be served")
-        if current.expiration <= self.world.now():
-            return Failure("the new credentials have ended already")
-        renewal.holding.put(current, self.world.now(), fresh=True)
-        if renewal.whole:
-            self.source, self.quiet = source, False
-        return None
+    def _serve_all(self, client: Client, work: Callable[[], None]) -> None:
+        while True:
+            try:
+                work()
+            finally:
+                with self.changed:
+                    self.clients.discard(client)
+                    client.close()
+                    self.free += 1
+                    self.changed.notify_all()
+            client, work = self.work.get()
 
-    def _finish(self, output: int, renewal: Renewal, failure: Failure | None) -> None:
-        """Let go of a child, remember why it failed if it did, and answer those who waited."""
-        self._forget(output)
-        os.close(output)
-        del self.renewals[output]
-        self.world.end_child(renewal.pid)
-        holding = renewal.holding
-        holding.busy, holding.failure = False, failure
-        if failure and holding is self.main:
-            # What a person cancelled is not put before him again; a session that he makes elsewhere
-            # is adopted.
-            self.quiet = self.quiet or failure.asked or failure.person
-            self.hopeless = failure.restart
-            if failure.expired:
-                self.source = None
-        if holding is self.main:
-            self._tell_trouble(self.world.now())
-        for connection in list(holding.waiting):
-            self._answer_parked(connection)
-        self.wake = 0.0
 
-    def _tell_trouble(self, now: datetime.datetime) -> None:
-        """Tell the person once what only he can do, or that credentials are about to end and no new
-        ones come."""
-        failure = self.main.failure
-        if failure is None:
-            self.told = ""
+class CredentialServer(_Server):
+    """http.server's server for one listening socket, with a bounded pool of threads."""
+
+    def __init__(
+        self,
+        handler: type[ClientHandler],
+        service: CredentialService,
+        pool: ClientPool,
+        listener: socket.socket,
+        hosts: Iterable[str],
+        peers: PeerCheck | None,
+    ) -> None:
+        super().__init__(("", 0), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.service = service
+        self.pool = pool
+        self.hosts = frozenset(host.encode() for host in hosts)
+        self.peers = peers
+        self.date = (0, b"")  # a second, and its name
+
+    def accept_clients(self) -> None:
+        """Serve until the listening socket is closed; for a thread of its own."""
+        listening = True
+        while listening:
+            try:
+                client, peer = self.get_request()
+                if self.verify_request(client, peer):
+                    self.process_request(client, peer)
+                else:
+                    client.close()
+            except OSError as error:
+                listening = error.errno not in (errno.EBADF, errno.EINVAL)
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self.pool.wait_for_room()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a client."""
+        sock, peer = self.socket.accept()
+        return Client(self.pool.world, sock, peer), peer
+
+    def verify_request(self, _client: Any, peer: Any) -> bool:
+        """Keep half of the room for this user, so that nobody else's flood cuts what is his."""
+        crowded = len(self.pool.clients) >= self.pool.most // 2
+        return not crowded or self.service.mode.imds_any_user or self._allows(peer)
+
+    def process_request(self, client: Any, peer: Any) -> None:
+        """Hand a client to the pool."""
+        self.pool.serve(client, lambda: self.process_request_thread(client, peer))
+
+    def handle_error(self, _client: Any, _peer: Any) -> None:
+        """Say nothing: a client has gone."""
+
+    def check_peer(self, client: Client) -> None:
+        """Refuse another user's process. Who made a socket can't change; who holds it can."""
+        if client.checked and not self.service.mode.strict_peer:
             return
-        text = self._ask_for_person(failure)
-        if not text and self.main.left(now) < 300 and self.main.current:
-            what = f"the session of {printable(self.state.profile)!r} can't be renewed for now"
-            text = f"{what}: {printable(failure.message)}"
-        if text and text != self.told:
-            self.told = text
-            self.world.post_notice(self.notice_board, text)
+        if not self._allows(client.peer):
+            raise Refusal(403, "access denied for this user or process", final=True)
+        client.checked = True
 
-    def _ask_for_person(self, failure: Failure) -> str:
-        """Return what a person is to do, where only he can do something."""
-        what = f"the session of {printable(self.state.profile)!r} can't be renewed"
-        if failure.restart:
-            return f"{what}: restart the command to renew"
-        if failure.person:
-            return f"{what} without you: {self.state.hint}"
-        return ""
+    def _allows(self, peer: tuple[str, int]) -> bool:
+        return self.peers is None or self.peers.allows(peer)
 
 
-def check_beginning(data: bytes) -> None:
-    """Refuse what can't become a request any more, before more of it comes."""
-    if b"\n" not in data and len(data) > MAX_TARGET_BYTES + 64:
-        raise Refusal(414, "the path is too long", final=True)
-    if len(data) > MAX_HEAD_BYTES:
-        raise Refusal(431, "the headers are too long", final=True)
-    if data.count(b"\n") != data.count(b"\r\n"):
-        raise Refusal(400, "malformed request", final=True)
+def make_http_server(
+    service: CredentialService,
+    pool: ClientPool,
+    listener: socket.socket,
+    hosts: Iterable[str],
+    peers: PeerCheck | None,
+) -> CredentialServer:
+    """Put a server together with http.server's classes, which take 20 ms to import."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-
-def check_method(request: Request, allowed: bytes) -> None:
-    """Refuse any method but one."""
-    if request.method != allowed:
-        raise Refusal(405, "method not allowed", final=True, headers=b"Allow: %b\r\n" % allowed)
+    handler = type("Handler", (ClientHandler, BaseHTTPRequestHandler), {})
+    server = type("Server", (CredentialServer, ThreadingHTTPServer), {})
+    return server(handler, service, pool, listener, hosts, peers)  # type: ignore[no-any-return]
 
 
 # -- starting one ----------------------------------------------------------------------
@@ -7992,7 +7977,7 @@ def start_server(world: World, state: ServerState, port: ServerPort) -> None:
         world.spawn_detached(
             "the server",
             [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)],
-            state.to_json(),
+            Secret(go_json(state.members())),
             server_environ(world),
             [port.listener.fileno(), board],
             wait=False,
@@ -8013,16 +7998,15 @@ def server_environ(world: World) -> dict[str, str]:
     return {**scrubbed(world.environ), **kept}
 
 
-def read_task(world: World, names: Iterable[str]) -> dict[str, Any]:
-    """Return what a process of ours that started this one wrote for it, with all of these members;
-    UsageError otherwise."""
+def read_task(world: World, kind: type[V]) -> V:
+    """Return what a process of ours that started this one wrote for it (UsageError)."""
     try:
-        task = parse_json_object(world.read_descriptor(0, MAX_ITEM_BYTES).decode())
+        data = world.read_descriptor(0, MAX_ITEM_BYTES)
+        return kind.from_members(parse_json_object(data.decode("utf-8", "surrogateescape")))
     except ValueError:
-        task = {}
-    if not set(names) <= set(task):
-        raise UsageError("awsvault itself starts this command, and tells it on standard input")
-    return task
+        raise UsageError(
+            "awsvault itself starts this command, and tells it on standard input"
+        ) from None
 
 
 def serve(world: World) -> None:
@@ -8030,18 +8014,38 @@ def serve(world: World) -> None:
     import socket
 
     world.harden()
-    world.allow_descriptors(MAX_CONNECTIONS + 64)
-    state = ServerState.from_task(read_task(world, ServerState._fields))
-    listener = socket.socket(fileno=3)
+    descriptors = world.allow_descriptors(MAX_CONNECTIONS + 64)
+    state = read_task(world, ServerState)
+    start_serving(world, state, socket.socket(fileno=3), 4, descriptors - SPARE_DESCRIPTORS)
+    world.wait_for_end(state.command)
+    world.remove_run_folder(state.folder)
+
+
+def start_serving(
+    world: World, state: ServerState, listener: socket.socket, terminal: int, most: int
+) -> None:
+    """Serve to at most so many clients at once, in threads that end with this process; notices for
+    the user go to the descriptor ``terminal``."""
+    service = CredentialService(world, state, terminal)
+    pool = ClientPool(world, min(MAX_CONNECTIONS, most))
     peers = None
     if state.mode.check_peer:
         strict = state.command if state.mode.strict_peer else None
-        peers = PeerCheck(world, listener.getsockname()[1], strict=strict)
-    end = world.ending_descriptor(state.command.pid)
-    CredentialServer(world, state, listener, peers).run(end, 4)
+        peers = PeerCheck(world, LOOPBACK, listener.getsockname()[1], strict=strict)
+    server = make_http_server(service, pool, listener, state.hosts, peers)
+    world.start_thread(server.accept_clients)
+    world.start_thread(service.main.keep_renewed)
 
 
 # -- credentials for one command, without a port -----------------------------------------
+
+
+class KeepTask(Value):
+    """What the process that keeps a command's files is given."""
+
+    command: Life
+    folder: str
+    documents: dict[str, str]
 
 
 def start_keeper(world: World, folder: str, documents: Mapping[str, Secret]) -> None:
@@ -8049,7 +8053,7 @@ def start_keeper(world: World, folder: str, documents: Mapping[str, Secret]) -> 
     ended, and hands out some credentials until then (AwsVaultError)."""
     life = world.life()
     texts = {name: document.reveal() for name, document in documents.items()}
-    task = Secret(go_json({"command": str(life), "folder": folder, "documents": texts}))
+    task = Secret(go_json(KeepTask(life, folder, texts).members()))
     command = [*world.self_command(bare=True), KEEP_COMMAND, str(life.pid)]
     what = "the process that keeps the command's files"
     world.spawn_detached(what, command, task, scrubbed(world.environ))
@@ -8059,9 +8063,9 @@ def keep(world: World) -> None:
     """Be that process: whoever can't open the vault without a person gets what was handed to us, if
     he is this user."""
     world.harden()
-    task = read_task(world, ("command", "folder", "documents"))
-    command, folder = Life.parse(task["command"]), task["folder"]
-    documents = {name: Secret(text) for name, text in task.pop("documents").items()}
+    task = read_task(world, KeepTask)
+    command, folder = task.command, task.folder
+    documents = {name: Secret(text) for name, text in task.documents.items()}
     with world.listen_privately(folder) as listener:
         fd = world.ending_descriptor(command.pid)
         world.report_ready()
@@ -8339,7 +8343,7 @@ class LinkLocalProxy:
         self.world.harden(die_with_parent=True)
         peers = None
         if not self.any_user:
-            peers = PeerCheck(self.world, LINK_LOCAL_PORT, address=LINK_LOCAL)
+            peers = PeerCheck(self.world, LINK_LOCAL, LINK_LOCAL_PORT)
         os.write(ready, b"ready")
         os.close(ready)
         if self.listener and self.control:
@@ -9888,38 +9892,15 @@ def serve_command(
     now.
     """
     world = app.world
-    tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
-
-    def act(
-        provider: Provider,
-    ) -> tuple[list[AssumeRole], SessionToken | None, Credentials | None, Credentials | None]:
-        check_duration(target, provider, tools, least)
-        session, roles = split_chain(provider)
-        source = session.retrieve(tools) if session else None
-        lazy = mode.lazy and roles
-        return roles, session, source, None if lazy else provider.retrieve(tools)
-
-    roles, session, source, current = app.carry_out(target, act, early=True)
-    check_left(target, current or source or Credentials("", Secret("")), least, world.now())
-    life = (roles[-1] if roles else session or roles[0]).duration
-    if life < TOO_SHORT_FOR_SERVER:
-        world.say(
-            f"warning: {format_duration(life)} is too short for a server: "
-            "some SDKs then ask at every call, or sign with what has ended"
-        )
+    chain = served_chain(app, target, mfa_token, least, lazy=mode.lazy)
     port = ServerPort()
     token = Secret(b64url(world.random(30)))
-    served = server_variables(mode, port.number, token)
-    child = private_environment(world, app.config, [target], served)
+    child = private_environment(
+        world, app.config, [target], server_variables(mode, port.number, token)
+    )
     state = ServerState(
-        mode=mode, command=world.life(), profile=target.name, region=target.endpoint.region,
-        token=token, hosts=server_hosts(mode, port.number),
-        life=int(life.total_seconds()), current=current, source=source,
-        links=tuple(map(role_members, roles)), role=role_members(other_role(target)),
-        renewer=(
-            *world.self_command(), RENEW_COMMAND, *app.remembered_flags(), "--", target.name
-        ),
-        hint=app.renewal_hint(target.name), folder=child.folder,
+        mode, world.life(), target.endpoint.region, token, server_hosts(mode, port.number), chain,
+        other_role(target), child.folder,
     )  # fmt: skip
     try:
         start_server(world, state, port)
@@ -9931,6 +9912,44 @@ def serve_command(
         unproxied = without_proxy(child.environ, [f"http://{LINK_LOCAL}/"])
         return child.replace(environ={**child.environ, **unproxied})
     return child
+
+
+def served_chain(
+    app: App,
+    target: ProfileConfig,
+    mfa_token: Secret | None,
+    least: datetime.timedelta | None,
+    *,
+    lazy: bool,
+) -> ServedChain:
+    """Make the credentials that a server begins with, and say how it renews them; ``lazy``: not the
+    roles yet."""
+    tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
+
+    def act(provider: Provider) -> ServedChain:
+        check_duration(target, provider, tools, least)
+        session, roles = split_chain(provider)
+        source = session.retrieve(tools) if session else None
+        return ServedChain(
+            target.name,
+            (roles[-1] if roles else session or roles[0]).duration,
+            None if lazy and roles else provider.retrieve(tools),
+            source,
+            tuple(map(unfiled, roles)),
+            (*app.world.self_command(), RENEW_COMMAND, *app.remembered_flags(), "--", target.name),
+            app.renewal_hint(target.name),
+        )
+
+    chain = app.carry_out(target, act, early=True)
+    held = chain.current or chain.source
+    if held:
+        check_left(target, held, least, app.world.now())
+    if chain.life < TOO_SHORT_FOR_SERVER:
+        app.world.say(
+            f"warning: {format_duration(chain.life)} is too short for a server: "
+            "some SDKs then ask at every call, or sign with what has ended"
+        )
+    return chain
 
 
 def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
@@ -10026,26 +10045,26 @@ def renew_command(app: App, *, profile: str, duration: str, region: str) -> int:
     output."""
     world = app.world
     world.harden(die_with_parent=True)
-    task = read_task(world, ("source",))
-    codes = CarefulCodes(world, app.options.prompt, quiet=bool(task.get("quiet")))
+    task = read_task(world, RenewTask)
+    codes = CarefulCodes(world, app.options.prompt, quiet=task.quiet)
     try:
-        if task["source"]:
-            answer = _renew_from_session(app, codes, task)
+        if task.source:
+            answer = _renew_from_session(app, codes, task.source, task.links)
         else:
-            target = app.resolve(profile, duration, region)
-            answer = _remake(app, codes, target, task.get("held_until", ""))
+            answer = _remake(app, codes, app.resolve(profile, duration, region), task.held_until)
     except AwsVaultError as error:
         code = error.code if isinstance(error, AwsError) else ""
-        failure = {
-            "message": error.message,
-            "never": code in FINAL_REFUSALS,
-            "person": isinstance(error, NeedsPerson),
-            "restart": isinstance(error, VaultClosed),
-            "expired": code in ENDED_SESSION,
-            "asked": codes.asked,
-        }
-        answer = {"failure": failure}
-    world.out(go_json(answer))
+        answer = Renewed(
+            failure=Failure(
+                error.message,
+                never=code in FINAL_REFUSALS,
+                person=isinstance(error, NeedsPerson),
+                restart=isinstance(error, VaultClosed),
+                expired=code in ENDED_SESSION,
+                asked=codes.asked,
+            )
+        )
+    world.out(go_json(answer.members()))
     return 0
 
 
@@ -10053,16 +10072,18 @@ class VaultClosed(NeedsPerson):
     """The vault does not open without a person."""
 
 
-def _renew_from_session(app: App, codes: MfaCodes, task: Mapping[str, Any]) -> dict[str, object]:
-    credentials = members_credentials(task["source"])
+def _renew_from_session(
+    app: App, codes: MfaCodes, source: Credentials, links: Iterable[AssumeRole]
+) -> Renewed:
     tools = app.tools(codes)
-    for link in task["links"]:
-        if credentials is not None:
-            credentials = members_role(link).request(tools, credentials)
-    return {"current": credentials_members(credentials)}
+    for link in links:
+        source = link.request(tools, source)
+    return Renewed(source)
 
 
-def _remake(app: App, codes: MfaCodes, target: ProfileConfig, held_until: str) -> dict[str, object]:
+def _remake(
+    app: App, codes: MfaCodes, target: ProfileConfig, held_until: datetime.datetime | None
+) -> Renewed:
     """Make the session that a server renews from once more, or adopt one that somebody made in
     another terminal."""
     stored = app.vault.profiles()
@@ -10075,15 +10096,14 @@ def _remake(app: App, codes: MfaCodes, target: ProfileConfig, held_until: str) -
         raise VaultClosed(error.message, error.hint) from None
     try:
         source = session.retrieve(tools) if session else None
-        current = plan.provider.retrieve(tools)
+        return Renewed(plan.provider.retrieve(tools), source)
     except NeedsPerson:
         # What `exec` without a server keeps is not always the session that a server starts from.
-        source = None
         quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
         current = plan_chain(target, stored).provider.retrieve(app.tools(quiet))
-        if current.expiration and format_time(current.expiration) <= held_until:
+        if held_until and current.expiration and current.expiration <= held_until:
             raise
-    return {"current": credentials_members(current), "source": credentials_members(source)}
+        return Renewed(current)
 
 
 def export_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import fcntl
 import json
@@ -365,6 +366,52 @@ def test_a_low_limit_of_descriptors_is_raised_as_far_as_may_be(ready):
     assert resource.prlimit(command.process.pid, resource.RLIMIT_NOFILE) == (40, 500)
 
 
+def processor_time(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_idle_connections_under_a_low_limit_shut_nobody_out(ready, fake_aws):
+    fake_aws.lifetime = 900  # it renews at once, for which it needs descriptors too
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+    command = Command(ready, "--server", profile="admin", preexec_fn=limited)
+    first = command.ask()[1]["AccessKeyId"]
+    command.ask_until(lambda _, document: document["AccessKeyId"] != first)
+    kept = []
+    try:
+        for _ in range(36):
+            kept.append(socket.create_connection(("127.0.0.1", command.port), timeout=WAIT))
+            kept[-1].sendall(command.request().replace(b"Connection: close\r\n", b""))
+            assert kept[-1].recv(15) == b"HTTP/1.1 200 OK"
+        before = processor_time(command.server)
+        for _ in range(20):
+            assert command.ask()[0] == 200
+        kept[-1].settimeout(1)
+        kept[-1].recv(65536)
+        with pytest.raises(TimeoutError):
+            kept[-1].recv(1)  # it is still open
+        assert processor_time(command.server) - before < 0.5
+    finally:
+        for sock in kept:
+            sock.close()
+
+
+def test_a_home_whose_name_is_no_utf_8(ready, tmp_path):
+    home = os.path.join(os.fsencode(tmp_path), b"jos\xe9")
+    os.rename(ready.home, home)
+    env = {"HOME": os.fsdecode(home)}
+    command = Command(ready, "--server", profile="admin", env=env, cwd=home)
+    assert os.fsencode(command.environ["AWS_CONFIG_FILE"]).startswith(home)
+    assert command.ask()[0] == 200
+    folder = command.private_files()
+    command.end()
+    assert gone(command.server)
+    assert not folder.exists()
+
+
 def spawn(script, stdin=b"", **options):
     world = awsvault.World()
     argv = ["/bin/sh", "-c", script]
@@ -419,11 +466,6 @@ def test_a_pipe_that_takes_little_holds_nobody_up(monkeypatch):
 
     monkeypatch.setattr(os, "pipe", small)
     spawn("test $(wc -c) = 20000 && printf ready", b"x" * 20000)
-    count = ["/bin/sh", "-c", "wc -c"]
-    pid, output = awsvault.World().start_child(count, {}, b"x" * 20000)
-    assert os.read(output, 100).strip() == b"20000"
-    os.close(output)
-    os.waitpid(pid, 0)
 
 
 # ======================================================================
@@ -604,7 +646,7 @@ def test_mfa_process_answers_for_a_renewal(by_command, fake_aws, tmp_path):
 
 def renew(cli, profile="prod", **task):
     """What the process that renews answers."""
-    text = json.dumps({"source": None, **task})
+    text = json.dumps({"quiet": False, **task})
     return cli.run("_renew", profile, input=text, check=0).json()
 
 
@@ -619,11 +661,11 @@ def test_what_only_awsvault_starts_says_so(line, text, ready):
 def test_a_session_made_in_another_terminal_is_adopted(by_command, fake_aws):
     by_command.mfa_config()
     failure = renew(by_command, profile="admin", quiet=True)["failure"]
-    assert (failure["person"], failure["restart"], failure["asked"]) == (True, False, False)
+    assert set(failure) == {"message", "person"}
     by_command.run("exec", "--mfa-token", MFA_CODES[0], "admin", "--", "true", check=0)
     answer = renew(by_command, profile="admin", quiet=True)
-    assert answer["source"]["key"] in fake_aws.sessions
-    assert fake_aws.sessions[answer["current"]["key"]].action == "AssumeRole"
+    assert answer["source"]["access_key_id"] in fake_aws.sessions
+    assert fake_aws.sessions[answer["current"]["access_key_id"]].action == "AssumeRole"
 
 
 def test_a_session_that_a_server_would_not_make_is_adopted_too(by_command, fake_aws):
@@ -633,8 +675,8 @@ def test_a_session_that_a_server_would_not_make_is_adopted_too(by_command, fake_
     )
     by_command.run("exec", "--mfa-token", MFA_CODES[0], "deploy", "--", "true", check=0)
     answer = renew(by_command, profile="deploy", quiet=True)
-    assert fake_aws.sessions[answer["current"]["key"]].action == "AssumeRole"
-    assert answer["source"] is None
+    assert fake_aws.sessions[answer["current"]["access_key_id"]].action == "AssumeRole"
+    assert "source" not in answer
 
 
 def test_a_session_that_is_held_already_is_not_adopted(by_command, fake_aws):
@@ -642,7 +684,7 @@ def test_a_session_that_is_held_already_is_not_adopted(by_command, fake_aws):
     fake_aws.lifetime = 1200
     by_command.run("exec", "--mfa-token", MFA_CODES[0], "prod", "--", "true", check=0)
     held = renew(by_command, quiet=True)["current"]
-    assert held["key"] in fake_aws.sessions
+    assert held["access_key_id"] in fake_aws.sessions
     assert renew(by_command, quiet=True, held_until=held["expiration"])["failure"]["person"]
 
 
@@ -654,11 +696,16 @@ def test_a_wrong_code_is_refused_and_said_to_have_been_asked_for(by_command):
 
 
 def test_the_key_that_aws_does_not_know_any_more_is_told_apart(by_command, fake_aws):
-    source = {"key": "ASIADUMMYUNKNOWN0001", "secret": "dummy", "token": "dummy",
-              "expiration": "2030-01-01T00:00:00Z", "account": ""}  # fmt: skip
-    link = {"role_arn": arn("admin"), "role_session_name": "", "external_id": "", "source_identity": "",
-            "session_tags": [], "transitive_tags": [], "seconds": 3600,
-            "endpoint": {"url": fake_aws.url, "region": "eu-west-1"}}  # fmt: skip
-    failure = renew(by_command, source=source, links=[link])["failure"]
+    ends = datetime.datetime(2030, 1, 1, tzinfo=datetime.timezone.utc)
+    source = awsvault.Credentials(
+        "ASIADUMMYUNKNOWN0001", awsvault.Secret("dummy"), awsvault.Secret("dummy"), ends
+    )
+    link = awsvault.AssumeRole(
+        awsvault.Provider(), awsvault.SessionSlot("", ""),
+        awsvault.Endpoint("eu-west-1", fake_aws.url), datetime.timedelta(hours=1),
+        role_arn=arn("admin"),
+    )  # fmt: skip
+    task = awsvault.RenewTask(False, source, (link,)).members()
+    failure = renew(by_command, **task)["failure"]
     assert failure["expired"]
     assert KEY_ID not in json.dumps(failure)
