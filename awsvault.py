@@ -746,6 +746,17 @@ MEMBER_KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 
 
+def to_bytes(text: str) -> bytes:
+    """Write a text for another process of ours, whatever its locale; bytes of names that are not
+    UTF-8 go as they are."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_text(data: bytes | bytearray) -> str:
+    """Read what to_bytes() wrote."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def digest(*parts: str) -> str:
     """Return the hex SHA-256 of some texts, each told apart from the next."""
     sized = "".join(f"{len(part)}:{part}" for part in parts)
@@ -2014,7 +2025,7 @@ class World:
         said = self.read_descriptor(report, MAX_ITEM_BYTES)
         started = said.endswith(READY) if wait else not said
         if not started:
-            raise AwsVaultError(f"{what} did not start: {reported_error(said.decode())}")
+            raise AwsVaultError(f"{what} did not start: {reported_error(to_text(said))}")
 
     def report_ready(self) -> None:
         """Tell whoever called spawn_detached() that all is well; nobody hears us from now on."""
@@ -3253,7 +3264,7 @@ class NameIndex:
     def read(self) -> dict[str, str] | None:
         """Return each known name's place; None if there is no index."""
         try:
-            text = self.world.read_own(self._path(), MAX_ITEM_BYTES).decode()
+            text = to_text(self.world.read_own(self._path(), MAX_ITEM_BYTES))
             data = IndexFile.from_members(parse_json_object(text))
         except (AwsVaultError, OSError, ValueError):
             return None
@@ -8081,7 +8092,7 @@ def answer_one(world: World, listener: socket.socket, answer: Callable[[str], st
         with listener.accept()[0] as connection:
             connection.settimeout(SOCKET_SECONDS)
             if world.peer_is_ours(connection):
-                line = connection.recv(4096).decode("utf-8", "replace").rstrip("\n")
+                line = to_text(connection.recv(4096)).rstrip("\n")
                 connection.sendall(answer(line).encode("utf-8", "surrogateescape"))
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -9801,7 +9812,7 @@ class ProcessAnswer:
 
     def _from_keeper(self) -> str:
         world = self.app.world
-        answer = world.ask_privately(self.folder, self.target.name.encode()).decode()
+        answer = to_text(world.ask_privately(self.folder, to_bytes(self.target.name)))
         try:
             ends = parse_time(parse_json_object(answer)["Expiration"])
         except (ValueError, KeyError, TypeError):

@@ -1075,3 +1075,29 @@ def test_expiry_is_of_this_days_time(cli, fake_aws):
     moment = datetime.strptime(environ["AWS_CREDENTIAL_EXPIRATION"], "%Y-%m-%dT%H:%M:%SZ")
     left = moment.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)
     assert 3500 < left.total_seconds() <= 3600
+
+
+ASK_SERVER = (
+    "import os, urllib.request; e = os.environ; url = e['AWS_CONTAINER_CREDENTIALS_FULL_URI'];"
+    "head = {'Authorization': e['AWS_CONTAINER_AUTHORIZATION_TOKEN']};"
+    "print(urllib.request.urlopen(urllib.request.Request(url, headers=head), timeout=20).status)"
+)
+
+
+@pytest.mark.parametrize("mode", ["server", "session"])
+def test_names_that_are_not_utf_8_go_through_every_process(cli, home, mode):
+    cli.home = home / os.fsdecode(b"caf\xe9")
+    cli.home.mkdir(mode=0o700)
+    cli.environ["HOME"] = str(cli.home)
+    profile = os.fsdecode(b"b\xe4r")
+    cli.config("[profile prod]\nregion = eu-west-1\n")
+    with cli.config_file.open("ab") as file:
+        file.write(os.fsencode(f"[profile {profile}]\nsource_profile = prod\nregion = eu-west-1\n"))
+        file.write(b"role_arn = arn:aws:iam::111111111111:role/admin\n")
+    cli.add()
+    if mode == "server":
+        show = [sys.executable, "-I", "-c", ASK_SERVER]
+        assert cli.run("exec", "--server", profile, "--", *show, check=0).out == "200\n"
+    else:
+        first, again = (cli.exec_environ(profile)["AWS_SESSION_TOKEN"] for _ in range(2))
+        assert first == again
