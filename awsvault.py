@@ -247,7 +247,7 @@ def without_url_secrets(text: str) -> str:
     return re.sub(rf"{SCHEME}\S*[^\s'\"<>(),.:;]", lambda url: shown_url(url[0]), text)
 
 
-def closest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+def closest(name: str, names: Iterable[str], cutoff: float = 0.65) -> str:
     """Return a hint that names the few most similar of ``names``, or nothing. At a ``cutoff`` of 1
     they are the same."""
     import difflib
@@ -266,6 +266,11 @@ def decode_percent(text: str) -> str:
         rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(text)
     )
     return os.fsdecode(decoded)
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, in the plural but for one."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def os_reason(error: OSError) -> str:
@@ -1212,6 +1217,7 @@ class World:
         self.debugging = False
         self.quiet = False  # the terminal shows no typing
         self.core_limit: tuple[int, int] | None = None
+        self.closed: set[int] = set()  # of the standard descriptors
         self._said: set[str] = set()
         self._lock_folder: str | None = None
         self._locking_possible = True
@@ -1236,7 +1242,9 @@ class World:
     # -- what is said ---------------------------------------------------
 
     def out(self, text: str) -> None:
-        """Write a result to standard output."""
+        """Write a result to standard output (AwsVaultError where it is closed)."""
+        if 1 in self.closed:
+            raise AwsVaultError("standard output is closed", "redirect it to /dev/null instead")
         self._write_all(1, text.encode("utf-8", "surrogateescape"))
 
     def say(self, text: str) -> None:
@@ -1319,7 +1327,10 @@ class World:
         if owner != self.uid() or os.getuid() != self.uid():
             raise AwsVaultError(
                 f"home folder {printable(home)} belongs to another user than this process",
-                "use sudo -H or sudo -i, or name a folder with --file-dir",
+                # What a container's runtime sets for a uid without an entry in /etc/passwd.
+                "set HOME to a folder of this user's, such as an empty volume"
+                if home == "/"
+                else "use sudo -H or sudo -i, or name a folder with --file-dir",
             )
         return home
 
@@ -1896,6 +1907,7 @@ class World:
             try:
                 os.fstat(fd)
             except OSError:
+                self.closed.add(fd)
                 os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest that is free
 
     def guard_memory(self) -> None:
@@ -1929,7 +1941,10 @@ class World:
                 f"can't run {printable(refused)}: it is {why}", exit_code=EXIT_NOT_EXECUTABLE
             )
         where = "no such file" if "/" in name else "not found on PATH"
-        raise AwsVaultError(f"can't run {printable(name)}: {where}", exit_code=EXIT_NOT_FOUND)
+        first = name.partition(" ")[0]
+        quoted = first not in ("", name) and self.has_program(first)
+        hint = "the quotes make one word of the command: leave them out" if quoted else ""
+        raise AwsVaultError(f"can't run {printable(name)}: {where}", hint, EXIT_NOT_FOUND)
 
     def replace_process(
         self, path: str, argv: Sequence[str], environ: Mapping[str, str]
@@ -2817,10 +2832,7 @@ def openssl_version(world: World) -> str:
     return backend.openssl_version_text()
 
 
-PASSPHRASE_HINT = (
-    "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd, "
-    "or run in a terminal"
-)
+PASSPHRASE_HINT = "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd"
 
 
 class Passphrase:
@@ -2880,7 +2892,9 @@ class Passphrase:
     def _from_person(self, vault: str, new: bool) -> Secret:
         def ask(question: str) -> Secret:
             rest = max(self.ends - self.world.monotonic(), 1)
-            return self.world.ask(question, hidden=True, timeout=rest, instead=PASSPHRASE_HINT)
+            terminal = ", or run in a terminal" if self.world.may_ask else ""
+            hint = f"{PASSPHRASE_HINT}{terminal}"
+            return self.world.ask(question, hidden=True, timeout=rest, instead=hint)
 
         with self.world.lock("passphrase", vault):
             self.asked += 1
@@ -5175,6 +5189,10 @@ class ConfigFile:
             if _is_profile_section(name)
         ]
         return [name for name in names if name != "default" or self.section("default")]
+
+    def has_section(self, name: str) -> bool:
+        """Return True if the file has a section of exactly this name."""
+        return name in self._spans
 
     def has_profile(self, name: str) -> bool:
         """Tell whether the file has a section for a profile."""
@@ -9198,9 +9216,17 @@ class App:
         raise UsageError(
             f"profile {printable(chosen)!r} is neither in {printable(self.config.path)} nor in "
             "the vault",
-            closest(chosen, {*self.config.profile_names(), *stored})
-            or f"awsvault add {printable(chosen)}",
+            self._hint_for_profile(chosen, stored),
         )
+
+    def _hint_for_profile(self, name: str, stored: Sequence[str]) -> str:
+        shown = printable(name)
+        if self.config.has_section(name):
+            return f"the config has [{shown}]: for a profile write [profile {shown}]"
+        similar = closest(name, {*self.config.profile_names(), *stored})
+        if not similar and self.world.has_program(name):
+            return f"the profile comes first, as in awsvault exec PROFILE -- {shown}"
+        return similar or f"awsvault add {shown}"
 
     def resolve(self, profile: str, duration: str = "", region: str = "") -> ProfileConfig:
         """Resolve a profile with the command line's own settings over it."""
@@ -9686,13 +9712,14 @@ def exec_command(
     mode = server_mode(world, no_session=no_session, **server_flags)
     token = read_mfa_token(world, mfa_token, mfa_token_fd)
     words = list(command) if command and command[0] else [default_shell(world.environ)]
+    profile = profile if process else app.known_profile(profile)
     path = world.find_program(words[0])
     least = parse_duration(min_ttl) if min_ttl else None
     if process:
         flags = {"duration": duration, "no_session": no_session, "region": region}
         child = prepare_processes(app, process, flags, token, least)
     else:
-        target = app.resolve(app.known_profile(profile), duration, region)
+        target = app.resolve(profile, duration, region)
         if mode:
             child = serve_command(app, target, mode, token, least)
         else:
@@ -10198,8 +10225,10 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
 
 def clear_command(app: App, *, profile: str) -> int:
     """Remove all sessions and SSO tokens, or those of one profile."""
+    if profile and not any(session.profile == profile for session in app.vault.sessions()):
+        app.known_profile(profile)
     removed = app.vault.delete_sessions([profile]) if profile else app.vault.delete_all_sessions()
-    app.world.out(f"Cleared {removed} sessions.\n")
+    app.world.out(f"Cleared {counted(removed, 'session')}.\n")
     return 0
 
 
@@ -10529,6 +10558,11 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
         is_flag = token.startswith("-") and token != "-"
         if is_flag:
             _refuse_late_flag(command, words, token, end == len(argv))
+        if token.partition("=")[0] in ("--profile", "-p"):
+            raise UsageError(
+                f"unknown flag {printable(token)}",
+                "the profile is the first word, as in awsvault exec prod",
+            )
         if token in ("--help", "-h"):
             asked_help = True
         elif is_flag:
@@ -10590,7 +10624,14 @@ def make_parser(command: Command | None) -> argparse.ArgumentParser:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UsageError(printable(message.removeprefix("argument ")), help_hint(command))
+            # argparse 3.9 to 3.15: "argument --region: expected one argument"
+            flag, _, wrong = message.removeprefix("argument ").partition(": ")
+            flag = max(flag.split("/"), key=len) if flag.startswith("-") else flag
+            wrong = {
+                "expected one argument": f"{flag} needs a value",
+                "expected at least one argument": f"{flag} needs a value",
+            }.get(wrong, f"{flag} takes no value" if "explicit argument" in wrong else message)
+            raise UsageError(printable(wrong), help_hint(command))
 
     words = " ".join(_shown_word(word) for word in command.words) if command else "COMMAND ..."
     parser = Parser(
@@ -10792,9 +10833,12 @@ def parse_flags(command: Command | None, flags: Sequence[str]) -> dict[str, Any]
     """Return the flags' texts by their options' names, None for one not given (UsageError)."""
     if not flags:  # argparse is 9 ms of a start
         return {}
-    parsed, unknown = make_parser(command).parse_known_args(flags)
+    parser = make_parser(command)
+    parsed, unknown = parser.parse_known_args(flags)
     if unknown:
-        raise UsageError(f"unknown flag {printable(unknown[0])}", help_hint(command))
+        known = {name for action in parser._actions for name in action.option_strings}
+        hint = closest(unknown[0].partition("=")[0], known, 0.7) or help_hint(command)
+        raise UsageError(f"unknown flag {printable(unknown[0])}", hint)
     return vars(parsed)
 
 
@@ -10867,6 +10911,10 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
         show_error(world, AwsVaultError(f"{where}{os_reason(error)}"))
         return 1
     except Exception as error:
+        if world.debugging:
+            import traceback
+
+            world.say(f"debug: {without_url_secrets(traceback.format_exc())}")
         show_error(
             world,
             AwsVaultError(
@@ -10883,15 +10931,22 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
 INCOMPLETE_HINT = "install all of this Python (Debian: apt-get install python3), or name another"
 
 
-def show_error(world: World, error: AwsVaultError) -> None:
-    """Write an error as one line and a hint; its traceback only with --debug."""
-    if world.debugging:
-        import traceback
+def program_name() -> str:
+    """Return how this program was started, as it would be typed again."""
+    name = os.path.basename(sys.argv[0])
+    if name.endswith((".pyz", ".py")):
+        return f"python3 {printable(sys.argv[0])}"
+    return "awsvault" if name in ("", "-c", "-m") else printable(name)
 
-        world.say(f"debug: {without_url_secrets(traceback.format_exc())}")
+
+def show_error(world: World, error: AwsVaultError) -> None:
+    """Write an error as one line, and a hint that names the program as it was called."""
+    import re
+
     world.say(f"error: {error.message}")
     if error.hint:
-        world.say(f"hint: {error.hint}")
+        named = re.sub(r"(?<![\w./-])awsvault(?= [a-z])", lambda _: program_name(), error.hint)
+        world.say(f"hint: {named}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ import sys
 
 import pytest
 
+import awsvault
 from tests.conftest import PASSPHRASE, arn
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET
+from tests.fake_world import FakeWorld
 
 ROOT = os.geteuid() == 0
 OTHER_SECRET = "dummy/secret+key/EXAMPLE0002/not/real000"
@@ -752,3 +754,42 @@ def test_the_passphrase_is_asked_for_once_more_after_a_wrong_one(vault):
     terminal.expect("Passphrase")
     terminal.send_line(PASSPHRASE)
     assert terminal.wait() == 0
+
+
+# ======================================================================
+# How errors are shown
+# ======================================================================
+
+
+@pytest.mark.parametrize(
+    ("called", "shown"),
+    [("-c", "awsvault"), ("/opt/bin/aws-vault", "aws-vault"), ("awsvault.pyz", "python3 awsvault.pyz"),
+     ("/srv/tools/awsvault.pyz", "python3 /srv/tools/awsvault.pyz"), ("", "awsvault"), ("a\x1bb", "a\\x1bb")],
+)  # fmt: skip
+def test_hints_name_the_program_as_it_was_called(monkeypatch, home, called, shown):
+    monkeypatch.setattr(sys, "argv", [called])
+    world = FakeWorld(home)
+    hint = "run awsvault clear, then awsvault exec PROFILE; see ~/.awsvault/x and awsvault.pyz"
+    awsvault.show_error(world, awsvault.AwsVaultError("no", hint))
+    assert world.said == [
+        "error: no",
+        f"hint: run {shown} clear, then {shown} exec PROFILE; see ~/.awsvault/x and awsvault.pyz",
+    ]
+
+
+def test_only_a_bug_shows_a_traceback(home):
+    world = FakeWorld(home)
+    assert awsvault.main(["--debug", "exec", "nope", "--", "true"], world) == 2
+    assert "Traceback" not in "".join(world.said)
+    world.failures["fill_standard_descriptors"] = ZeroDivisionError("x")
+    world.debugging = True
+    assert awsvault.main(["list"], world) == 70
+    assert "Traceback" in "".join(world.said)
+
+
+def test_a_container_without_a_home_is_told_what_to_set(home):
+    world = FakeWorld(home, {"HOME": "/"})
+    world.failures["uid"] = lambda: 12345
+    with pytest.raises(awsvault.AwsVaultError) as caught:
+        world.own_home()
+    assert caught.value.hint == "set HOME to a folder of this user's, such as an empty volume"
