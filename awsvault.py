@@ -827,6 +827,7 @@ class ToolResult(Value):
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_LINKS = 16
+MAX_OPEN_FOLDERS = 2  # a file is renamed from one to the other
 
 
 class HolderInfo(Value):
@@ -1082,7 +1083,8 @@ class Lock:
 
 
 class OwnFolders:
-    """Opens this user's folders by walking to them from / by descriptors, and keeps them open.
+    """Opens this user's folders by walking to them from / by descriptors, and keeps the last
+    two open.
 
     On a shared host another user can exchange a folder, or one above it, between a check of its
     path and its use. So no folder on the way may be another user's or writable by others (in a
@@ -1101,10 +1103,20 @@ class OwnFolders:
             # What abspath() takes for the working folder, whose files are nobody's leftovers.
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         path = os.path.abspath(path)
-        fd = self._open.get(path, -1)
-        if fd < 0 or not os.fstat(fd).st_nlink:  # removed meanwhile
-            fd = self._open[path] = self._walk(path, make)
+        fd = self._open.pop(path, -1)
+        if fd >= 0 and not os.fstat(fd).st_nlink:  # removed meanwhile
+            os.close(fd)
+            fd = -1
+        if fd < 0:
+            fd = self._walk(path, make)
+        self._open[path] = fd
+        if len(self._open) > MAX_OPEN_FOLDERS:
+            os.close(self._open.pop(next(iter(self._open))))
         return fd
+
+    def __del__(self) -> None:
+        for fd in self._open.values():
+            os.close(fd)
 
     def parent(self, path: str) -> tuple[int, str]:
         """Return the descriptor of the folder of a file, and the file's name (as open())."""
