@@ -5166,7 +5166,7 @@ class ConfigFile:
     def __init__(self, path: str, text: str = "", safe: bool = True) -> None:
         self.path = path
         self.safe = safe
-        self.text = text.lstrip("\ufeff").replace("\r\n", "\n")
+        self.text = "\n".join(ini_lines(text))
         self._spans: dict[str, list[tuple[int, int]]] = {}
         self._parsed: dict[str, dict[str, str]] = {}
         self._scan()
@@ -5175,7 +5175,7 @@ class ConfigFile:
         import re
 
         name, start, spelled = "", 0, {"": ""}
-        headers = re.finditer(r"^[ \t]*\[(.*)$", self.text, re.MULTILINE)
+        headers = re.finditer(r"^[^\S\n]*\[(.*)$", self.text, re.MULTILINE)
         for count, match in enumerate(headers):
             if count == MAX_SECTIONS:
                 raise ConfigError(f"{printable(self.path)} has more than {count:,} sections")
@@ -5218,7 +5218,7 @@ class ConfigFile:
             values: dict[str, str] = {}
             for start, end in self._spans.get(name, ()):
                 values.update(self._read_span(start, end))
-            self._parsed[name] = {key: _clean_value(value) for key, value in values.items()}
+            self._parsed[name] = {key: _unquoted(value) for key, value in values.items()}
         return self._parsed[name]
 
     def _check_size(self, name: str) -> None:
@@ -5247,77 +5247,85 @@ class ConfigFile:
         # What would be a header or a comment to it has been taken out before, more exactly.
         parser = configparser.RawConfigParser(comment_prefixes=(), strict=False)
         parser.optionxform = _key  # type: ignore[method-assign, assignment]
-        try:
-            parser.read_file(["[it]", *_plain_lines(self.text[start:end])])
-        except configparser.ParsingError as error:
-            where = self._where(start, error.errors[0][0] - 2)
-            raise ConfigError(f"{where}: not a line of the form key = value") from None
+        parser.read_file(["[it]", *self._plain_lines(start, end)])
         return dict(parser.items("it"))
 
+    def _plain_lines(self, start: int, end: int) -> Iterator[str]:
+        """Yield a section's lines as configparser takes them: a key at the margin, the other lines
+        of its value indented.
 
-def _plain_lines(text: str) -> Iterator[str]:
-    """Yield a section's lines, each in its place, as configparser takes them: it knows no joined
-    lines and no raw values, and for it each indented line belongs to the value above."""
-    lines = text.split("\n")
-    at, nested = 0, False
-    while at < len(lines):
-        first, bare = lines[at], lines[at].strip()
-        if not bare or bare[0] in "#;":
-            yield ""
-            at += 1
-            continue
-        bare, end = _join_lines(lines, at)
-        if nested and first[0] in " \t":
-            yield f" {bare}"
-        else:
+        A line that stands deeper than a key belongs to it if that is empty, which makes it nested:
+        so both botocore and aws-vault read it. One without a key goes on with the value above, if
+        it stands deeper than ``margin``, where botocore saw the last key.
+        """
+        numbered = enumerate(self.text[start:end].split("\n"))
+        lines = [(n, line) for n, line in numbered if line.lstrip()[:1] not in ("#", ";")]
+        lines.reverse()
+        margin, depth, nested = end, end, False
+        while lines:
+            number, line = lines.pop()
+            bare = line.strip()
             key, value = _split_line(bare)
+            if not bare or _indent(line) > ((depth if nested else end) if key else margin):
+                yield f" {bare}".rstrip()
+                continue
             if not key:
-                yield "="  # which is an error to it; several cost quadratic time
-                return
-            mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
-            nested = not mark and not _without_comment(value)
-            yield bare[: len(bare) - len(value)] if nested else bare
-            while mark and end < len(lines) and not _is_raw(value, mark):
-                value += lines[end].strip()
-                yield f" {lines[end].strip()}"
-                at, end = at + 1, end + 1
-        yield from [""] * (end - at - 1)
-        at = end
+                where = self._where(start, number)
+                raise ConfigError(f"{where}: not a line of the form key = value")
+            depth = _indent(line)
+            margin = min(margin, depth)
+            first, *further = _value_lines(value, lines, depth)
+            nested = not further and not _unquoted(first)
+            # Blanks within a key would cost configparser quadratic time.
+            written = " ".join(bare[: len(bare) - len(value)].rstrip()[:-1].split())
+            yield f"{written} = {'' if nested else first}"
+            yield from (f" {text}" for text in further)
 
 
-def _join_lines(lines: Sequence[str], at: int) -> tuple[str, int]:
-    """Return a line with those that a backslash at its end joins to it, and where the next begins.
+def _value_lines(value: str, lines: list[tuple[int, str]], depth: int) -> list[str]:
+    """Return the lines of a value without comments: what a backslash at its end joins is one line,
+    a raw value has all to its end.
 
-    Comments between them are dropped. What botocore reads as a key of its own is not joined, so
-    that a folder's name that ends in a backslash does not swallow it.
+    Takes them from the end of ``lines``, but never one that botocore reads as a key of its own: the
+    name of a Windows folder ends in a backslash, and a back-quote may stand alone.
     """
-    first = lines[at]
-    parts, at = [first.strip()], at + 1
-    while parts[-1].endswith("\\"):
-        following = at
-        while following < len(lines) and lines[following].lstrip()[:1] in ("#", ";"):
-            following += 1
-        if following == len(lines):
-            break
-        line = lines[following]
-        if _split_line(line.strip())[0] and _indent(line) <= _indent(first):
-            break
+
+    def is_key(line: str) -> bool:
+        return _indent(line) <= depth and bool(_split_line(line.strip())[0])
+
+    mark = next((mark for mark in RAW_MARKS if value.startswith(mark)), "")
+    if mark:
+        taken = [value]
+        if mark in value[len(mark) :]:
+            return taken
+        for _, line in reversed(lines):
+            if is_key(line):
+                break
+            taken.append(line.strip())
+            if mark in line:
+                del lines[1 - len(taken) :]
+                return taken
+    parts = [_without_comment(value)]
+    while parts[-1].endswith("\\") and lines and lines[-1][1].strip() and not is_key(lines[-1][1]):
         parts[-1] = parts[-1][:-1]
-        parts.append(line.strip())
-        at = following + 1
-    return "".join(parts), at
+        parts.append(_without_comment(lines.pop()[1].strip()))
+    return ["".join(parts)]
+
+
+def ini_lines(text: str) -> list[str]:
+    """Cut a file into lines as Python's configparser does, for which a lone CR ends one too."""
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _is_raw(value: str, mark: str) -> bool:
-    return value.startswith(mark) and value.endswith(mark) and len(value) >= 2 * len(mark)
-
-
 def _key(text: str) -> str:
-    return text.strip().strip("\"'`").lower()
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in '"`':
+        text = text[1:-1].strip()
+    return text.lower()
 
 
 RAW_MARKS = ("`", '"""')
@@ -5377,17 +5385,18 @@ def _without_comment(value: str) -> str:
     return value
 
 
-def _clean_value(text: str) -> str:
-    r"""Drop a comment and the quotes around a whole value; a value in back-quotes or ``\"\"\"`` is
-    taken as it is."""
+def _unquoted(text: str) -> str:
+    r"""Drop the quotes around a whole value; one in back-quotes or ``\"\"\"`` is taken as it is,
+    without what follows it."""
     for mark in RAW_MARKS:
-        if _is_raw(text, mark):
-            return text[len(mark) : -len(mark)]
-    if text.startswith("\n"):
-        return text  # nested values
-    text = _without_comment(text.strip())
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-    return text[1:-1] if quoted and text[0] not in text[1:-1] else text
+        end = text.rfind(mark, len(mark)) if text.startswith(mark) else -1
+        if end > 0:
+            return text[len(mark) : end]
+    if "\n" in text:
+        return text
+    # A quote between them belongs to a command's words: "/opt/otp dir/otp" "acct one".
+    quoted = text[:1] in ("'", '"') and text.find(text[0], 1) == len(text) - 1 > 0
+    return text[1:-1] if quoted else text
 
 
 def profile_section(name: str) -> str:
@@ -5779,7 +5788,7 @@ def _service_endpoint(lookup: Lookup) -> tuple[str, str]:
         key, value = _split_line(line.strip()) if line.strip() else ("", "")
         if key == "endpoint_url":
             return (
-                _clean_value(value),
+                _unquoted(*_value_lines(value, [], 0)),
                 (
                     f"{printable(lookup.config.path)}, section [services {printable(name)}], "
                     "endpoint_url"
@@ -8709,16 +8718,12 @@ def profile_in_credentials(world: World, path: str, profiles: Iterable[str]) -> 
     return next((profile for profile in profiles if profile in headers), "")
 
 
-def ini_lines(text: str) -> list[str]:
-    """Cut a file into lines as Python's configparser does, for which a lone CR ends one too."""
-    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
 def header_names(header: str) -> set[str]:
     """Return every profile that some SDK may take a header for: quotes and blanks differ."""
     inner = header.strip()[1:]
     names = set()
     for text in (inner.partition("]")[0], inner.rpartition("]")[0]):
+        names.add(_section_name(text).removeprefix("profile "))
         words = text.translate({34: None, 39: None, 92: None}).split()
         names.add(" ".join(words[1:] if words[:1] == ["profile"] and len(words) > 1 else words))
     return names

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 
 import pytest
 from botocore.configloader import load_config as botocore_load
+from botocore.configloader import raw_config_parse
 from botocore.exceptions import ConfigParseError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import awsvault
@@ -66,6 +68,19 @@ SAME = [
     ("a section that is no profile", "x = 1\n[p]\nregion = x", "region", None),
     ("text after a header", "x = 1\n[profile q] # text\nregion = y", "x", "1"),
     ("a backslash inside", "region = a\\b", "region", "a\\b"),
+    ("a key after nested values, all indented", "  s3 =\n    a = 1\n  region = x", "region", "x"),
+    ("and the nested ones", "  s3 =\n    a = 1\n  region = x", "s3", "\na = 1"),
+    ("a key above the others' margin", "  a = 1\nregion = x", "region", "x"),
+    ("a value that goes on below without a key", "region = x\n  y", "region", "x\ny"),
+    ("also over a comment", "region = x\n# c = d\n  y", "region", "x\ny"),
+    ("a key after a half raw value", "a = `x\nregion = y", "region", "y"),
+    ("and that value", "region = `x\na = y", "region", "`x"),
+    ("three quotes alone", 'region = """\na = y', "region", '"""'),
+    ("a backslash with nothing to join", "region = x\\\n\n", "region", "x\\"),
+    ("a carriage return alone ends a line", "a = 1\rregion = x", "region", "x"),
+    ("a key in single quotes is another", "'region' = x", "region", None),
+    ("blanks that are no ASCII", "\u00a0region\u00a0=\u00a0x\u2003", "region", "x"),
+    ("a header after a form feed", "\x0c[profile q]\nregion = x", "region", None),
 ]  # fmt: skip
 DIFFERENT = [
     ("a tab and a hash begin a comment", "region = a\t# b", "region", "a", "a\t# b"),
@@ -76,6 +91,21 @@ DIFFERENT = [
     ("a comment between joined lines", "region = us-\\\n  # x\n  west-2", "region", "us-west-2", "us-\\\nwest-2"),
     ("what is no key is joined", "region = us-\\\nwest-2", "region", "us-west-2", ERROR),
     ("an indented line that looks like a key is joined", "a = x \\\n  --b=c", "a", "x --b=c", "x \\\n--b=c"),
+    # aws-vault joins it too, and loses role_arn or mfa_serial in the comment.
+    ("a comment's backslash joins nothing", "a = x # C:\\\n  region = y", "region", "y", None),
+    ("joined lines have comments", "region = us-\\\n  west-2 # x", "region", "us-west-2", "us-\\\nwest-2 # x"),
+    # aws-vault takes what follows a raw value away.
+    ("a comment behind back-quotes", "region = `a#b` # x", "region", "a#b", "`a#b` # x"),
+    ("a raw value over lines, though one looks like a key", "a = `x\n  region = y`\nb = 1", "a", "x\nregion = y", "`x\nregion = y`"),
+    ("a raw value whose lines stand at the margin", "a = `x\ny`", "a", "x\ny", ERROR),
+    # botocore knows a header at the margin or after nothing only, as a value's last line it is none.
+    ("an indented header ends a value", "a = x\n  [profile q]\n  region = y", "a", "x", "x\n[profile q]\nregion = y"),
+    # aws-vault reads all that is indented below an empty value as nested.
+    ("nested values below an indented key", "a = x\n  s3 =\n    b = 1\n  region = y", "region", "y", None),
+    ("a nested line without an equals sign", "s3 =\n  a", "s3", "\na", ERROR),
+    ("a nested colon", "s3 =\n  a: b", "s3", "\na: b", ERROR),
+    ("an empty value in quotes is nested", "s3 = ''\n  a = 1", "s3", "\na = 1", "''\na = 1"),
+    ("a key in back-quotes", "`region` = x", "region", "x", None),
     ("blank and hash begin a comment", "region = x # y", "region", "x", "x # y"),
     ("blank and semicolon begin a comment", "region = x ; y", "region", "x", "x ; y"),
     ("the hash comes first, wherever it stands", "region = x ; y # z", "region", "x ; y", "x ; y # z"),
@@ -255,7 +285,7 @@ def test_another_encoding_is_said_so(home, encoding):
         ("[profile p]\n[]\n", 2),
         ("# x\n\n[profile p]\nregion = a\\\n  b\nnonsense\n", 6),
         ("[profile p]\ncert = `a\n  b`\nnonsense\n", 4),
-        ("[profile p]\n'' = x\n", 2),
+        ('[profile p]\n"" = x\n', 2),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(text, line):
@@ -303,6 +333,99 @@ def test_a_quoted_key_is_no_header_and_no_comment(key):
     assert section == {key: "\na = b", "region": "y"}
 
 
+# -- any file, beside botocore ---------------------------------------------------------------------
+
+PIECES = ["x", "a b", "a=b", "a:b", "C:\\d\\", "us-\\ ", "\\", "# c", " # c", "\t;c", " ; c # d", "; c", "a#b", "a;b", '"', "'", '"q"', "'q r'", '"a" "b"', "`", "`r # s`", '"""',
+          '"""t"""', "", " ", "\t", "[x]", "%", "ü", "\u00a0"]  # fmt: skip
+INDENTS = st.sampled_from(["", "", "", " ", "  ", "\t", "    "])
+VALUES = st.lists(st.sampled_from(PIECES), max_size=3).map("".join)
+LINES = st.tuples(
+    INDENTS,
+    st.sampled_from(["{key} = ", "{key}=", "{key}:", "{key} =", "#", "; ", "# {key} = ", "", " ", "bare "]),
+    VALUES,
+)  # fmt: skip
+
+
+def key_of(line):
+    """A line's key, each blank in it one; none where there is no `=` or `:`, or nothing before."""
+    found = re.match(r"\s*([^=:]+?)\s*[=:]", line)
+    return found and " ".join(re.sub(r"^([`\"])(.*)\1$", r"\2", found[1]).lower().split())
+
+
+def uncommented(line):
+    """A line of a value without its comment, as the docs say."""
+    mark = "#" if re.search(r"^[#;]|[ \t]#", line) else ";"
+    return re.sub(rf"^[#;].*|[ \t]+{mark}.*", "", line).rstrip()
+
+
+def by_the_rules(value):
+    """What we read of a value that botocore reads, and the first key that is our own below it.
+
+    botocore takes all that stands deeper than a key for its value. In there are the differences.
+    """
+    first, *rest = value.split("\n")
+    for mark in ("`", '"""'):
+        for count in range(len(rest) + 1):
+            raw = "\n".join([first, *rest[:count]])
+            if raw.startswith(mark) and mark in raw[len(mark) :].split("\n")[-1]:
+                if raw[len(mark) :].startswith(mark) and raw.count(mark) == 2:
+                    return "\n".join(["", *rest]), None  # empty, so nested
+                below, own = until_key(rest[count:])
+                return "\n".join([raw, *below])[len(mark) :].rpartition(mark)[0], own
+    joined = uncommented(first)
+    while joined.endswith("\\") and rest and rest[0]:
+        joined = joined[:-1] + uncommented(rest.pop(0))
+    quoted = re.fullmatch(r"""(["'])((?:(?!\1).)*)\1""", joined)
+    plain = quoted[2] if quoted else joined
+    if not plain:
+        return "\n".join(["", *rest]), None
+    below, own = until_key(rest)
+    return "\n".join([joined, *below]) if any(below) else plain, own
+
+
+def until_key(lines):
+    """The lines up to the first that has a key, and that."""
+    count = next((number for number, line in enumerate(lines) if key_of(line)), len(lines))
+    return lines[:count], key_of(lines[count]) if count < len(lines) else None
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(LINES, max_size=8))
+def test_any_file_is_read_as_botocore_reads_it_but_for_the_rules_in_the_docs(tmp_path, lines):
+    written = [
+        indent + form.format(key=f"k{number}") + value
+        for number, (indent, form, value) in enumerate(lines)
+    ]
+    # An indented header is one for aws-vault and us: a row of the table.
+    assume(not any(line.lstrip().startswith("[") for line in written))
+    keys = list(filter(None, map(key_of, written)))
+    assume(len(keys) == len(set(keys)))
+    text = "\n".join(["[profile p]", *written])
+    (tmp_path / "config").write_text(text, encoding="utf-8")
+    try:
+        theirs = raw_config_parse(str(tmp_path / "config"), parse_subsections=False)
+    except (ConfigParseError, ValueError):
+        assume(False)
+    assume(list(theirs) == ["profile p"])
+    ours = ConfigFile("config", text).section("profile p")
+    expected, below = {}, set()
+    for key, value in theirs["profile p"].items():
+        expected[key_of(f"{key}=")], own = by_the_rules(value)
+        below |= {own} - {None}
+    # No key of botocore's is lost in another value, and none is there that nobody wrote.
+    assert {key: one_break(ours[key]) for key in expected} == {
+        key: one_break(value) for key, value in expected.items()
+    }
+    assert below <= set(ours)
+    inside = [line for value in theirs["profile p"].values() for line in value.split("\n")[1:]]
+    assert set(ours) <= {*expected, *map(key_of, inside)}
+
+
+def one_break(value):
+    """A value without its empty lines, which mean nothing."""
+    return re.sub("\n+", "\n", value).rstrip("\n")
+
+
 TAME = st.text(alphabet="abc-.:/=#;%$~üX0 '\"", min_size=1, max_size=12).map(str.strip).filter(
     lambda value: value and value[0] not in "'\"#;" and " #" not in value and " ;" not in value
 )  # fmt: skip
@@ -319,6 +442,16 @@ def test_what_a_person_writes_is_read_as_botocore_reads_it(tmp_path, values):
         == values
         == of_botocore(tmp_path, text)["p"]
     )
+
+
+def test_the_command_s_copy_is_read_by_the_same_rules():
+    kept = "[profile p]\nregion = a\\\n  b # x\n"
+    gone = "# C:\\aws\\\nrole_arn = x\n  s3 = # y\n    sso_region = z\n  sso_session = z\n"
+    header = '[profile "p"]' + "\n"
+    copy = awsvault.private_config(kept + header + gone, {"p": {"credential_process": "ours"}})
+    assert ConfigFile("config", copy).section("profile p").get("role_arn") is None
+    assert ConfigFile("config", copy).section("profile p").get("sso_session") is None
+    assert copy.count("credential_process = ours\n") == 2
 
 
 # -- what beats what ------------------------------------------------------------------
@@ -894,3 +1027,19 @@ def test_a_file_that_would_take_long_is_refused_with_one_line(text, says):
 def test_comments_of_any_length_are_free():
     text = "[profile x]\nregion = eu-west-1\n" + "# commented = out\n" * 100_000
     assert ConfigFile("config", text).section("profile x") == {"region": "eu-west-1"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ("a" + " " * 120_000 + "b = c\n", 1),
+        ("a = \\\n" + " \\\n" * 40_000, 1),
+        ("a = x\\\n" + "  xx\\\n" * 20_000, 1),
+        ("".join(f'k{n} = `\n  l{n} = """\n' for n in range(4000)), 8000),
+        ("a = `\n" + '  b = """\n' * 12_000, 2),
+        ("a =\n" + "  b\n" * 30_000, 1),
+    ],
+    ids=["blanks in a key", "backslashes", "joined lines", "raw values", "open ones", "nested"],
+)
+def test_a_section_of_any_form_is_read_in_linear_time(lines, count):
+    assert len(ConfigFile("config", f"[profile x]\n{lines}").section("profile x")) == count
