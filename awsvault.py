@@ -5175,15 +5175,20 @@ class ConfigFile:
         import re
 
         name, start, spelled = "", 0, {"": ""}
-        headers = re.finditer(r"^[^\S\n]*\[(.*)$", self.text, re.MULTILINE)
+        # First what nearly all headers are: two words that mean themselves.
+        plain = r"profile (?!default\])[^\s\]\"'\\]+"
+        # A pattern that begins with a line's end is found faster than one with ^.
+        pattern = rf"\n[^\S\n]*\[(?:({plain})\](?=\n)|(.*))"
+        headers = re.finditer(pattern, f"\n{self.text}\n")
         for count, match in enumerate(headers):
             if count == MAX_SECTIONS:
                 raise ConfigError(f"{printable(self.path)} has more than {count:,} sections")
-            header, bracket, _rest = match[1].rpartition("]")
-            if not bracket or not header:
-                raise ConfigError(f"{self._where(match.start())}: a section's name needs its ]")
             self._spans.setdefault(name, []).append((start, match.start()))
-            name, start = _section_name(header), match.end()
+            start, name = match.end() - 1, match[1]
+            header = name or match[2].rpartition("]")[0]
+            if not header:
+                raise ConfigError(f"{self._where(match.start())}: a section's name needs its ]")
+            name = name or _section_name(header)
             # To botocore headers that are written otherwise are other sections: the later counts.
             if spelled.setdefault(name, header) != header:
                 self._spans[name], spelled[name] = [], header

@@ -502,7 +502,9 @@ def test_planted_slow_items_bound_the_work_and_hide_no_truth(world, folder, monk
     for number in range(32):
         salt = awsvault.b64url(bytes([number]) * 12)
         put(folder, f"planted{number}", seal("x", header={"p2c": 1_300_000, "p2s": salt}))
-    monkeypatch.setattr(awsvault, "derive_kek", lambda _p, _s, count: spent.append(count) or b"x" * 16)
+    monkeypatch.setattr(
+        awsvault, "derive_kek", lambda _p, _s, count: spent.append(count) or b"x" * 16
+    )
     with pytest.raises(KeystoreError, match=r"opens neither 'prod' nor [0-3] of 32 other items"):
         keystore(world, folder).get("prod")
     assert sum(spent) <= awsvault.MAX_PROBE_ITERATIONS + COUNT
