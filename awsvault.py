@@ -8869,6 +8869,7 @@ BARE = ("", "#", ";", "[")
 def section_settings(world: World, path: str, section: str) -> list[tuple[str, str]]:
     """Return a section's keys and values as configparser reads them; none of what it refuses."""
     import configparser
+    import re
 
     parser = configparser.RawConfigParser()
     try:
@@ -8879,7 +8880,8 @@ def section_settings(world: World, path: str, section: str) -> list[tuple[str, s
         bare = [line for line in lines if line.strip()[:1] not in BARE and not {*"=:"} & {*line}]
         if len(bare) > 9999 or any(line[0] > " " for line in bare):
             return []
-        parser.read_string("\n".join(lines))
+        # So do long blanks in a key.
+        parser.read_string(re.sub(r"(?<=\S)[^\S\n]{99,}", " ", "\n".join(lines)))
         return parser.items(section)
     except (OSError, configparser.Error):
         return []

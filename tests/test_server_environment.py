@@ -412,3 +412,12 @@ def test_the_proof_sees_the_credentials_file(world):
     what, hint = next(awsvault.outranking(world, inside, METADATA, ""))
     assert what == f"[default] in {path}"
     assert hint
+
+
+def test_blanks_in_a_key_cost_no_minutes(world):
+    path = os.path.join(world.home(), ".aws", "config")
+    blanks = " " * 200_000
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"[default]\na{blanks}b = c{blanks}d\n\nrole_arn = x{blanks}\n")
+    found = awsvault.section_settings(world, path, "default")
+    assert found == [("a b", "c d"), ("role_arn", "x")]
