@@ -825,6 +825,7 @@ class ToolResult(Value):
     errors: str
 
 
+SOCKET_SECONDS = 2.0
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_LINKS = 16
 MAX_OPEN_FOLDERS = 2  # a file is renamed from one to the other
@@ -2265,34 +2266,39 @@ class World:
             return -1
 
     def listen_privately(self, folder: str) -> socket.socket:
-        """Return a listening socket in a folder of ours, which becomes the working folder."""
+        """Return a listening socket in a folder of ours."""
         import socket
 
         # A socket's path has at most 103 bytes, a folder's may have more.
-        os.chdir(folder)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(SOCKET_NAME)
-        listener.listen(64)
+        here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            os.chdir(self.folders.open(folder))
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(SOCKET_NAME)
+            listener.listen(64)
+        finally:
+            os.chdir(here)
+            os.close(here)
         return listener
 
-    def ask_privately(self, folder: str, question: bytes) -> bytes:
+    def ask_privately(self, folder: str, question: bytes, seconds: float) -> bytes:
         """Return what the process that listens in a folder of ours answers; nothing without one.
         The folder becomes the working folder."""
         try:
-            os.chdir(folder)
-        except OSError:
+            os.chdir(self.folders.open(folder))
+        except (OSError, AwsVaultError):
             return b""  # and whatever listens in this one is not ours
-        return self.ask_socket(SOCKET_NAME, question)
+        return self.ask_socket(SOCKET_NAME, question, seconds)
 
-    def ask_socket(self, path: str, question: bytes) -> bytes:
+    def ask_socket(self, path: str, question: bytes, seconds: float = SOCKET_SECONDS) -> bytes:
         """Return what the process that listens at a path answers; nothing if there is none."""
         import socket
 
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(SOCKET_SECONDS)
+                connection.settimeout(seconds)
                 connection.connect(path)
-                connection.sendall(question + b"\n")
+                connection.sendall(question)
                 return b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError:
             return b""
@@ -2402,22 +2408,6 @@ class World:
 
         return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
 
-    def working_folder(self) -> str:
-        """Return the folder that relative paths start from; nothing if it has been removed."""
-        try:
-            return os.getcwd()
-        except OSError:
-            return ""
-
-    def enter_folder(self, *paths: str) -> None:
-        """Make the first folder that can be entered the one that relative paths start from."""
-        for path in paths:
-            try:
-                os.chdir(path)
-                return
-            except OSError:
-                continue
-
     # -- what a command leaves behind ----------------------------------------
 
     def make_run_folder(self) -> str:
@@ -2504,7 +2494,6 @@ RUN_AS_MODULE = (
 LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
 READY = b"ready"  # what a program that spawn_detached() started prints last
 SOCKET_NAME = "socket"
-SOCKET_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 
@@ -6959,6 +6948,7 @@ class ServerMode(Value):
     strict_peer: bool = False
     check_peer: bool = True
     link_local: bool = False
+    process: bool = False
 
 
 class ServedChain(Value):
@@ -6986,7 +6976,7 @@ class ServerState(Value):
     region: str
     token: Secret
     hosts: tuple[str, ...]
-    chain: ServedChain
+    chains: tuple[ServedChain, ...]
     role: AssumeRole
     folder: str = ""
 
@@ -7066,6 +7056,23 @@ def _document(credentials: Credentials, **described: str) -> bytes:
     return (go_json(members) + "\n").encode("utf-8", "surrogateescape")
 
 
+def process_document(credentials: Credentials, _now: datetime.datetime | None = None) -> bytes:
+    """Write what credential_process promises (AWS SDKs and Tools Reference Guide, "Process
+    credential provider")."""
+    document: dict[str, object] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
+    }
+    if credentials.session_token:
+        document["SessionToken"] = credentials.session_token.reveal()
+    if credentials.expiration:
+        document["Expiration"] = format_time(credentials.expiration)
+    if credentials.account_id:
+        document["AccountId"] = credentials.account_id
+    return (go_json(document) + "\n").encode("utf-8", "surrogateescape")
+
+
 class AnswerKind(Value):
     """How clients of one kind are answered: the document, how many seconds credentials must have
     left while better ones can be had, and how long a request may wait for those."""
@@ -7080,6 +7087,9 @@ CONTAINER = AnswerKind(container_document, LEAST_LEFT, 1.5)
 # botocore and the JavaScript SDK wait for 1 s, once. botocore stretches what it gets with less than
 # ten minutes left, and then signs with dead credentials.
 METADATA = AnswerKind(metadata_document, 600.0, 0.8)
+# SDK for Go gives a credential_process a minute.
+PROCESS = AnswerKind(process_document, LEAST_LEFT, 55.0)
+ANSWER_KINDS = (CONTAINER, METADATA, PROCESS)
 
 
 # -- HTTP ----------------------------------------------------------------
@@ -7360,7 +7370,7 @@ class ServedCredentials:
         """Serve these from now on. ``fresh``: made just now, so that their life is known."""
         now = self.world.now()
         self.current = credentials
-        self.documents = {one.write: one.write(credentials, now) for one in (CONTAINER, METADATA)}
+        self.documents = {one.write: one.write(credentials, now) for one in ANSWER_KINDS}
         if fresh and credentials.expiration:
             self.life = credentials.expiration - now
 
@@ -7554,16 +7564,26 @@ class CredentialService:
         self.role = state.role
         self.token = state.token.reveal_bytes()
         self.tokens = MetadataTokens(world)
-        self.main = ServedProfile(world, state.chain, terminal)
+        self.profiles = {one.profile: ServedProfile(world, one, terminal) for one in state.chains}
+        self.main = self.profiles[state.chains[0].profile]
         self.roles: dict[str, ServedRole] = {}
         self.choosing = threading.Lock()
         self.slots = threading.Semaphore(MAX_ROLE_RENEWALS)
 
     def answer(self, request: Request) -> tuple[bytes, bytes, bytes]:
         """Return a body, its type, and headers (Refusal)."""
+        if self.mode.process:
+            return self._answer_process(request), JSON_TYPE, b""
         if request.path.startswith(b"/latest/"):
             return self._answer_metadata(request)
         return self._answer_container(request), JSON_TYPE, b""
+
+    def _answer_process(self, request: Request) -> bytes:
+        check_method(request, b"GET")
+        profile = self.profiles.get(request.path[1:].decode())
+        if profile is None:
+            raise Refusal(404, "the command was started without --process for this profile")
+        return profile.answer(PROCESS)
 
     def is_for_any_user(self, request: Request) -> bool:
         """Return True if it does not matter who asks."""
@@ -7908,10 +7928,10 @@ class CredentialServer(_Server):
         sock, peer = self.socket.accept()
         return Client(self.pool.world, sock, peer), peer
 
-    def verify_request(self, _client: Any, peer: Any) -> bool:
+    def verify_request(self, client: Any, _peer: Any) -> bool:
         """Keep half of the room for this user, so that nobody else's flood cuts what is his."""
         crowded = len(self.pool.clients) >= self.pool.most // 2
-        return not crowded or self.service.mode.imds_any_user or self._allows(peer)
+        return not crowded or self.service.mode.imds_any_user or self._allows(client)
 
     def process_request(self, client: Any, peer: Any) -> None:
         """Hand a client to the pool."""
@@ -7924,12 +7944,14 @@ class CredentialServer(_Server):
         """Refuse another user's process. Who made a socket can't change; who holds it can."""
         if client.checked and not self.service.mode.strict_peer:
             return
-        if not self._allows(client.peer):
+        if not self._allows(client):
             raise Refusal(403, "access denied for this user or process", final=True)
         client.checked = True
 
-    def _allows(self, peer: tuple[str, int]) -> bool:
-        return self.peers is None or self.peers.allows(peer)
+    def _allows(self, client: Client) -> bool:
+        if self.service.mode.process:
+            return self.pool.world.peer_is_ours(client.sock)
+        return self.peers is None or self.peers.allows(client.peer)
 
 
 def make_http_server(
@@ -8004,7 +8026,6 @@ class ServerPort:
     def keep_for_command(self) -> None:
         """Leave the number reserved by the process that becomes the command; the listening socket
         is the server's alone."""
-        self.listener.close()
         for holder in self.sockets[:-1]:
             holder.set_inheritable(True)
             holder.detach()
@@ -8023,7 +8044,7 @@ def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, st
     return served
 
 
-def start_server(world: World, state: ServerState, port: ServerPort) -> None:
+def start_server(world: World, state: ServerState, listener: socket.socket) -> None:
     """Start the server for this process, which becomes the command; AwsVaultError if it can't be
     started."""
     board = world.open_notice_board()
@@ -8034,15 +8055,17 @@ def start_server(world: World, state: ServerState, port: ServerPort) -> None:
             [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)],
             Secret(go_json(state.members())),
             server_environ(world),
-            [port.listener.fileno(), board],
+            [listener.fileno(), board],
             wait=False,
         )
     finally:
         os.close(board)
-    port.keep_for_command()
+        listener.close()
 
 
-SERVE_COMMAND, RENEW_COMMAND, KEEP_COMMAND = "_serve", "_renew", "_keep"
+SERVE_COMMAND, RENEW_COMMAND, PROCESS_COMMAND = "_serve", "_renew", "_process"
+PROCESS_HOST = "awsvault"
+PROCESS_SECONDS = 60.0
 
 
 def server_environ(world: World) -> dict[str, str]:
@@ -8089,45 +8112,25 @@ def start_serving(
         peers = PeerCheck(world, LOOPBACK, listener.getsockname()[1], strict=strict)
     server = make_http_server(service, pool, listener, state.hosts, peers)
     world.start_thread(server.accept_clients)
-    world.start_thread(service.main.keep_renewed)
+    for profile in service.profiles.values():
+        world.start_thread(profile.keep_renewed)
 
 
-# -- credentials for one command, without a port -----------------------------------------
+def ask_server(world: World, folder: str, profile: str) -> str:
+    """Return what the server in a command's folder answers for a profile (AwsVaultError)."""
+    head = f"GET /{profile} HTTP/1.1\r\nHost: {PROCESS_HOST}\r\nConnection: close\r\n\r\n"
+    answer = world.ask_privately(folder, head.encode(), PROCESS_SECONDS)
+    status, _, body = answer.decode("utf-8", "surrogateescape").partition("\r\n\r\n")
+    if status.startswith("HTTP/1.1 200 "):
+        return body
+    if not status:
+        raise AwsVaultError(
+            "the command that these credentials were for has ended", "start it again"
+        )
+    raise AwsVaultError(printable(parse_json_object(body)["Message"]))
 
 
-class KeepTask(Value):
-    """What the process that keeps a command's files is given."""
-
-    command: Life
-    folder: str
-    documents: dict[str, str]
-
-
-def start_keeper(world: World, folder: str, documents: Mapping[str, Secret]) -> None:
-    """Start the process that removes the command's files when this process, which becomes it, has
-    ended, and hands out some credentials until then (AwsVaultError)."""
-    life = world.life()
-    texts = {name: document.reveal() for name, document in documents.items()}
-    task = Secret(go_json(KeepTask(life, folder, texts).members()))
-    command = [*world.self_command(bare=True), KEEP_COMMAND, str(life.pid)]
-    what = "the process that keeps the command's files"
-    world.spawn_detached(what, command, task, scrubbed(world.environ))
-
-
-def keep(world: World) -> None:
-    """Be that process: whoever can't open the vault without a person gets what was handed to us, if
-    he is this user."""
-    world.harden()
-    task = read_task(world, KeepTask)
-    command, folder = task.command, task.folder
-    documents = {name: Secret(text) for name, text in task.documents.items()}
-    with world.listen_privately(folder) as listener:
-        fd = world.ending_descriptor(command.pid)
-        world.report_ready()
-        while command.lasts(world):
-            if listener.fileno() in world.wait_readable([listener.fileno(), fd], LOOK_SECONDS):
-                answer_one(world, listener, lambda name: documents.get(name, Secret("")).reveal())
-        world.remove_run_folder(folder)
+# -- what the link-local proxy is told ----------------------------------------------------
 
 
 def answer_one(world: World, listener: socket.socket, answer: Callable[[str], str]) -> None:
@@ -8512,7 +8515,7 @@ def join_proxy(world: World, port: int, *, any_user: bool) -> None:
     elif state.uid != world.uid():
         raise AwsVaultError(f"{LINK_LOCAL} serves user {state.uid} on this machine")
     answer = world.ask_socket(
-        LINK_LOCAL_CONTROL, go_json({"user": str(user), "port": port}).encode()
+        LINK_LOCAL_CONTROL, go_json({"user": str(user), "port": port}).encode() + b"\n"
     ).decode()
     if answer != "ok\n":
         holder = answer[5:].strip() if answer.startswith("busy ") else ""
@@ -8625,13 +8628,15 @@ def private_environment(
     config: ConfigFile,
     targets: Sequence[ProfileConfig],
     served: Mapping[str, str],
-    memory: bytes = b"",
+    *,
+    process: bool = False,
 ) -> ChildEnvironment:
-    """Make the environment of a command whose SDKs shall ask a server, or start this program for
-    each of some profiles, of which the first is also [default]; and the files that it names.
+    """Make the environment of a command whose SDKs shall ask a server, or with ``process`` start
+    this program for each of some profiles, of which the first is also [default]; and the files that
+    it names.
 
     ``served`` are the variables that point to the server: the container endpoint's, instance
-    metadata's, or both. Without one, ``memory`` is what this program needs to know: remember().
+    metadata's, or both.
     """
     environ = world.environ
     region = targets[0].endpoint.region if len(targets) == 1 else ""
@@ -8639,10 +8644,8 @@ def private_environment(
     folder = world.make_run_folder()
     try:
         given: dict[str, dict[str, str]] = {"default": {}}
-        if memory:
-            settings_file = os.path.join(folder, SETTINGS_FILE)
-            world.write_new(settings_file, memory)
-            given = _process_settings(world, settings_file, targets)
+        if process:
+            given = _process_settings(world, folder, targets)
         private = private_files(world, config, given, folder)
         variables = {
             **({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {}),
@@ -8652,8 +8655,8 @@ def private_environment(
             "AWS_VAULT": targets[0].name,
         }
         child = private.replace(environ={**private.environ, **variables})
-        process = given["default"].get("credential_process", "")
-        for found, hint in outranking(world, child.environ, served, process):
+        line = given["default"].get("credential_process", "")
+        for found, hint in outranking(world, child.environ, served, line):
             raise AwsVaultError(f"{found} would be used instead of awsvault's credentials", hint)
         return child
     except BaseException:
@@ -8940,59 +8943,17 @@ def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str
         )
 
 
-SETTINGS_FILE = "awsvault.json"
-
-
 def _process_settings(
-    world: World, settings_file: str, targets: Sequence[ProfileConfig]
+    world: World, folder: str, targets: Sequence[ProfileConfig]
 ) -> dict[str, dict[str, str]]:
     """Return what is given to each profile, and to [default], in the private config file."""
     given: dict[str, dict[str, str]] = {}
     for target in targets:
-        words = [*world.self_command(), "export", "--for-process", settings_file, target.name]
+        words = [*world.self_command(), PROCESS_COMMAND, folder, target.name]
         given[target.name] = {"credential_process": process_line(words)}
         if target.endpoint.region:
             given[target.name]["region"] = target.endpoint.region
     return {**given, "default": given[targets[0].name]}
-
-
-def remember(
-    config: ConfigFile, environ: Mapping[str, str], folder: str, flags: Sequence[str]
-) -> bytes:
-    """Write down what a later start inside the command can't see: no secrets, but settings, and the
-    folder that relative paths start from.
-
-    A variable that was not set is null.
-    """
-    names = {name for row in SETTINGS.values() for name in row.env} | {"AWS_MIN_TTL"}
-    settings = {name: environ.get(name) for name in sorted(names)}
-    settings["AWS_CONFIG_FILE"] = os.path.abspath(config.path)
-    memory = {"version": 1, "folder": folder, "environ": settings, "flags": list(flags)}
-    return go_json(memory).encode("utf-8", "surrogateescape")
-
-
-def recall(world: World, path: str) -> list[str]:
-    """Put back the folder and the variables that remember() wrote down, and return the flags
-    (AwsVaultError)."""
-    try:
-        data, safe = world.read_trusted(path, MAX_ITEM_BYTES)
-        if not safe:
-            raise UsageError(f"{printable(path)} can have been written by others")
-        memory = parse_json_object(data.decode("utf-8", "surrogateescape"))
-        environ, flags = dict(memory["environ"]), [str(flag) for flag in memory["flags"]]
-        # Never where the SDK happens to be: what has that name there is not what was meant.
-        world.enter_folder(str(memory["folder"]), os.path.dirname(path))
-    except FileNotFoundError:
-        raise AwsVaultError(
-            "the command that these credentials were for has ended", "start it again"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{printable(path)} is not a settings file of awsvault's") from None
-    for name, value in environ.items():
-        world.environ.pop(name, None)
-        if isinstance(value, str):
-            world.environ[name] = value
-    return flags
 
 
 def default_shell(environ: Mapping[str, str]) -> str:
@@ -9070,20 +9031,8 @@ def one_line(name: str, value: str) -> str:
 
 
 def export_json(_profile: str, credentials: Credentials, _region: str) -> str:
-    """Write what credential_process promises (AWS SDKs and Tools Reference Guide, "Process
-    credential provider")."""
-    document: dict[str, object] = {
-        "Version": 1,
-        "AccessKeyId": credentials.access_key_id,
-        "SecretAccessKey": credentials.secret_access_key.reveal(),
-    }
-    if credentials.session_token:
-        document["SessionToken"] = credentials.session_token.reveal()
-    if credentials.expiration:
-        document["Expiration"] = format_time(credentials.expiration)
-    if credentials.account_id:
-        document["AccountId"] = credentials.account_id
-    return go_json(document) + "\n"
+    """Write what credential_process promises."""
+    return process_document(credentials).decode("utf-8", "surrogateescape")
 
 
 INI_KEYS = (
@@ -9326,12 +9275,6 @@ class App:
                 raise
             return act(current)
 
-    def cached(self, target: ProfileConfig, *, no_session: bool) -> Credentials | None:
-        """Return a profile's session from the vault while it is valid at all, asking nobody."""
-        provider = self.planned(target, no_session=no_session, early=True).provider
-        tools = self.tools(self.codes(None))
-        return provider.cached(tools) if isinstance(provider, SessionProvider) else None
-
     def planned(self, target: ProfileConfig, *, no_session: bool, early: bool) -> Plan:
         """Decide on a chain, and say what the person should know; ``early``: as a server does."""
         always = early and not no_session
@@ -9383,10 +9326,6 @@ class App:
         duration = self.options.duration
         flag = f"--duration={printable(duration)} " if duration else ""
         return f"run awsvault exec {flag}{printable(profile)} in another terminal to renew"
-
-    def opens_alone(self) -> bool:
-        """Tell whether the vault can be opened again inside a command, without a person."""
-        return self.vault.keystore.name != "file" or bool(self.options.store.passphrase_command)
 
     def min_ttl(self) -> datetime.timedelta:
         """Return how much of its life a cached session must have left."""
@@ -9741,7 +9680,7 @@ def exec_command(
     least = parse_duration(min_ttl) if min_ttl else None
     if process:
         flags = {"duration": duration, "no_session": no_session, "region": region}
-        child = prepare_processes(app, process, flags, token, least)
+        child = process_mode(app, process, flags, token, least)
     else:
         target = app.resolve(profile, duration, region)
         if mode:
@@ -9773,109 +9712,42 @@ def refuse_together(flags: Mapping[str, bool], why: str) -> None:
         )
 
 
-def prepare_processes(
+def process_mode(
     app: App,
     process: Sequence[str],
     flags: Mapping[str, Any],
     token: Secret | None,
     least: datetime.timedelta | None,
 ) -> ChildEnvironment:
-    """Get each profile's credentials once, and leave to the command what it gets them anew with."""
+    """Start the server that answers what SDKs start in the command, for each of the profiles, and
+    return the command's environment."""
     world = app.world
     targets = [
         app.resolve(app.known_profile(name), flags["duration"], flags["region"])
         for name in dict.fromkeys(process)
     ]
-    first: dict[str, Credentials] = {}
-    for target in targets:
-        first[target.name] = app.retrieve(
-            target, no_session=flags["no_session"], mfa_token=token, least=least, early=True
-        )
-    refuse_unrenewable(app, first)
-    memory = remember(app.config, world.environ, world.working_folder(), app.remembered_flags())
-    kept = {
-        name: Secret(export_json(name, one, "")) for name, one in first.items() if one.expiration
-    }
-    child = private_environment(world, app.config, targets, {}, memory)
+    chains = tuple(
+        served_chain(app, target, token, least, lazy=False, no_session=flags["no_session"])
+        for target in targets
+    )
+    child = private_environment(world, app.config, targets, {}, process=True)
     try:
-        say_end(app, first.values())
-        start_keeper(world, child.folder, kept)
+        mode = ServerMode(container=False, metadata=False, check_peer=False, process=True)
+        state = ServerState(
+            mode, world.life(), "", Secret(""), (PROCESS_HOST,), chains, other_role(targets[0]),
+            child.folder,
+        )  # fmt: skip
+        start_server(world, state, world.listen_privately(child.folder))
     except BaseException:
         world.remove_run_folder(child.folder)
         raise
     return child
 
 
-def refuse_unrenewable(app: App, credentials: Mapping[str, Credentials]) -> None:
-    """Refuse long-lived keys where nothing in the command can get them (AwsVaultError): nobody else
-    may keep them."""
-    for name, one in credentials.items():
-        if not (one.expiration or app.opens_alone()):
-            raise AwsVaultError(
-                f"the vault needs its passphrase for the keys of {printable(name)!r} each time, "
-                "which is not given to the command",
-                "leave --no-session away, or use --file-passphrase-command",
-            )
-
-
-def say_end(app: App, credentials: Iterable[Credentials]) -> None:
-    """Tell the person when the command's credentials end, where nothing can renew them."""
-    ends = [one.expiration for one in credentials if one.expiration]
-    if ends and not app.opens_alone():
-        app.world.say(
-            f"note: the vault's passphrase is not given to the command, so its credentials end "
-            f"{format_time(min(ends))}; --file-passphrase-command would renew them"
-        )
-
-
-class ProcessAnswer:
-    """What an SDK gets that started us inside the command, in the order of preference."""
-
-    def __init__(self, app: App, target: ProfileConfig, no_session: bool, folder: str) -> None:
-        self.app = app
-        self.target = target
-        self.no_session = no_session
-        self.folder = folder
-
-    def document(self) -> str:
-        """Return credentials, renewed in time or still valid; else AwsVaultError says how."""
-        try:
-            return self._made(early=True)
-        except AwsVaultError as error:
-            valid = self._from_vault() or self._from_keeper()
-            if not valid:
-                raise self._with_hint(error) from None
-            return valid
-
-    def _made(self, *, early: bool) -> str:
-        found = self.app.retrieve(
-            self.target, no_session=self.no_session, mfa_token=None, early=early
-        )
-        return export_json(self.target.name, found, "")
-
-    def _from_vault(self) -> str:
-        try:
-            found = self.app.cached(self.target, no_session=self.no_session)
-            # What exec makes in another terminal is not always a session that a server starts from.
-            return export_json(self.target.name, found, "") if found else self._made(early=False)
-        except AwsVaultError:
-            return ""
-
-    def _from_keeper(self) -> str:
-        world = self.app.world
-        answer = to_text(world.ask_privately(self.folder, to_bytes(self.target.name)))
-        try:
-            ends = parse_time(parse_json_object(answer)["Expiration"])
-        except (ValueError, KeyError, TypeError):
-            return ""
-        return answer if ends > world.now() else ""
-
-    def _with_hint(self, error: AwsVaultError) -> AwsVaultError:
-        if not isinstance(error, NeedsPerson):
-            return error
-        renew = self.app.renewal_hint(self.target.name)
-        again = "start it again, with --file-passphrase-command or a native keystore"
-        return NeedsPerson(error.message, renew if self.app.opens_alone() else again)
+def process_command(app: App, *, folder: str, profile: str) -> int:
+    """Answer an SDK inside a command (hidden): with what the command's server has."""
+    app.world.out(ask_server(app.world, folder, profile))
+    return 0
 
 
 SERVER_FLAGS = (
@@ -9961,11 +9833,12 @@ def serve_command(
         world, app.config, [target], server_variables(mode, port.number, token)
     )
     state = ServerState(
-        mode, world.life(), target.endpoint.region, token, server_hosts(mode, port.number), chain,
-        other_role(target), child.folder,
+        mode, world.life(), target.endpoint.region, token, server_hosts(mode, port.number),
+        (chain,), other_role(target), child.folder,
     )  # fmt: skip
     try:
-        start_server(world, state, port)
+        start_server(world, state, port.listener)
+        port.keep_for_command()
     except BaseException:
         world.remove_run_folder(child.folder)
         raise
@@ -9983,18 +9856,25 @@ def served_chain(
     least: datetime.timedelta | None,
     *,
     lazy: bool,
+    no_session: bool = False,
 ) -> ServedChain:
     """Make the credentials that a server begins with, and say how it renews them; ``lazy``: not the
-    roles yet."""
+    roles yet. Long-lived keys are refused: the server holds none."""
     tools = app.tools(app.codes(mfa_token), for_server=True, least=least)
 
     def act(provider: Provider) -> ServedChain:
         check_duration(target, provider, tools, least)
         session, roles = split_chain(provider)
+        if not isinstance(provider, SessionProvider):
+            raise AwsVaultError(
+                f"the keys of {printable(target.name)!r} without a session would be long-lived "
+                "ones, which no process beside the command may hold",
+                "leave --no-session away, or --process",
+            )
         source = session.retrieve(tools) if session else None
         return ServedChain(
             target.name,
-            (roles[-1] if roles else session or roles[0]).duration,
+            provider.duration,
             None if lazy and roles else provider.retrieve(tools),
             source,
             tuple(map(unfiled, roles)),
@@ -10002,7 +9882,7 @@ def served_chain(
             app.renewal_hint(target.name),
         )
 
-    chain = app.carry_out(target, act, early=True)
+    chain = app.carry_out(target, act, early=True, no_session=no_session)
     held = chain.current or chain.source
     if held:
         check_left(target, held, least, app.world.now())
@@ -10102,7 +9982,7 @@ class CarefulCodes(MfaCodes):
         return super().code(mfa)
 
 
-def renew_command(app: App, *, profile: str, duration: str, region: str) -> int:
+def renew_command(app: App, *, profile: str, duration: str, region: str, no_session: bool) -> int:
     """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
     output."""
     world = app.world
@@ -10113,7 +9993,8 @@ def renew_command(app: App, *, profile: str, duration: str, region: str) -> int:
         if task.source:
             answer = _renew_from_session(app, codes, task.source, task.links)
         else:
-            answer = _remake(app, codes, app.resolve(profile, duration, region), task.held_until)
+            target = app.resolve(profile, duration, region)
+            answer = _remake(app, codes, target, task.held_until, no_session=no_session)
     except AwsVaultError as error:
         code = error.code if isinstance(error, AwsError) else ""
         answer = Renewed(
@@ -10144,12 +10025,17 @@ def _renew_from_session(
 
 
 def _remake(
-    app: App, codes: MfaCodes, target: ProfileConfig, held_until: datetime.datetime | None
+    app: App,
+    codes: MfaCodes,
+    target: ProfileConfig,
+    held_until: datetime.datetime | None,
+    *,
+    no_session: bool,
 ) -> Renewed:
     """Make the session that a server renews from once more, or adopt one that somebody made in
     another terminal."""
     stored = app.vault.profiles()
-    plan = plan_chain(target, stored, always_session=True)
+    plan = plan_chain(target, stored, no_session=no_session, always_session=not no_session)
     session, _ = split_chain(plan.provider)
     tools = app.tools(codes, for_server=True)
     try:
@@ -10162,7 +10048,8 @@ def _remake(
     except NeedsPerson:
         # What `exec` without a server keeps is not always the session that a server starts from.
         quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
-        current = plan_chain(target, stored).provider.retrieve(app.tools(quiet))
+        usual = plan_chain(target, stored, no_session=no_session)
+        current = usual.provider.retrieve(app.tools(quiet))
         if held_until and current.expiration and current.expiration <= held_until:
             raise
         return Renewed(current)
@@ -10179,14 +10066,8 @@ def export_command(
     mfa_token: str,
     mfa_token_fd: str,
     nested: bool = False,
-    for_process: str = "",
 ) -> int:
     """Print a profile's credentials on standard output in a chosen form."""
-    if for_process:
-        target = app.resolve(app.known_profile(profile), duration, region)
-        answer = ProcessAnswer(app, target, no_session, os.path.dirname(for_process))
-        app.world.out(answer.document())
-        return 0
     app.refuse_nesting(nested=nested)
     token = read_mfa_token(app.world, mfa_token, mfa_token_fd)
     target = app.resolve(app.known_profile(profile), duration, region)
@@ -10498,7 +10379,6 @@ EXEC_OPTIONS = (
 EXPORT_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     Option(("--format",), "the form", default="env", choices=tuple(EXPORT_FORMATS)),
-    Option(("--for-process",), "answer an SDK inside a command", hidden=True),
 )
 REMOVE_OPTIONS = (
     switch(("--force", "-f"), "do not ask"),
@@ -10526,14 +10406,14 @@ COMMANDS = (
     Command(
         SERVE_COMMAND, beside_a_command(serve), "be the server of a command", ("pid",), hidden=True
     ),
-    Command(KEEP_COMMAND, beside_a_command(keep), "keep a command's files", ("pid",), hidden=True),
+    Command(PROCESS_COMMAND, process_command, "answer an SDK", ("folder", "profile"), hidden=True),
     Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
     Command(
         RENEW_COMMAND,
         renew_command,
         "fetch credentials for a server",
         PROFILE,
-        (DURATION_OPTION, REGION_OPTION),
+        SESSION_OPTIONS,
         hidden=True,
     ),
 )
@@ -10875,10 +10755,6 @@ def run_line(world: World, argv: Sequence[str]) -> int:
         world.out(help_text(line.command))
         return 0
     parsed = parse_flags(line.command, line.flags)
-    if parsed.get("for_process"):
-        remembered = recall(world, parsed["for_process"])
-        parsed = parse_flags(line.command, [*remembered, *line.flags, "--no-input"])
-    forget_regions(world.environ, world.environ.pop(REGION_MARK, ""))
     values = option_values(options, parsed, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(

@@ -25,10 +25,10 @@ def processes():
         yield int(folder.name), text.split("\0")[:-1]
 
 
-def server_of(pid, what="_serve"):
-    """The process id of the server (or keeper) of a command; None if there is none."""
+def server_of(pid):
+    """The process id of the server of a command; None if there is none."""
     for server, words in processes():
-        if words[-2:] == [what, str(pid)]:
+        if words[-2:] == ["_serve", str(pid)]:
             return server
     return None
 

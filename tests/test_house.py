@@ -44,10 +44,10 @@ REVEALERS = {
         "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "encode_member", "Credentials.from_members",
     ),
     "it is handed out, which is what the program is for": (
-        "credential_variables", "export_json", "keep", "_document", "server_variables",
+        "credential_variables", "process_document", "_document", "server_variables",
     ),
     "a server of ours gets it through a pipe, and compares what clients send": (
-        "run_renewer", "start_keeper", "CredentialService.__init__",
+        "run_renewer", "CredentialService.__init__",
     ),
     "AWS is asked with it": ("Aws._client", "_mfa_params"),
     "the passphrase is stretched": ("derive_kek",),

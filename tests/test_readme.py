@@ -23,7 +23,7 @@ STARTER = (ROOT / "__main__.py").read_text(encoding="utf-8")
 SOURCES = SOURCE + STARTER + (ROOT / "build_zipapp.py").read_text(encoding="utf-8")
 
 # Flags by which the program talks to itself.
-INTERNAL = {"--until", "--detached", "--for-process"}
+INTERNAL = {"--until", "--detached"}
 # What stands for a word of the reader's, and a word that will do.
 EXAMPLES = {"NAME": "file", "COMMAND": "exec", "PROFILE": "prod"}
 

@@ -650,7 +650,7 @@ def renew(cli, profile="prod", **task):
     return cli.run("_renew", profile, input=text, check=0).json()
 
 
-@pytest.mark.parametrize("line", [["_serve", "1"], ["_keep", "1"], ["_renew", "prod"]])
+@pytest.mark.parametrize("line", [["_serve", "1"], ["_renew", "prod"]])
 @pytest.mark.parametrize("text", ["{}", "no object", ""])
 def test_what_only_awsvault_starts_says_so(line, text, ready):
     result = ready.run(*line, input=text)

@@ -174,7 +174,7 @@ class Served:
         )  # fmt: skip
         self.state = awsvault.ServerState(
             ServerMode(check_peer=LINUX, **mode), command or world.life(), region, Secret(TOKEN),
-            (self.host,), chain, LINK.replace(role_arn=""),
+            (self.host,), (chain,), LINK.replace(role_arn=""),
         )  # fmt: skip
         awsvault.start_serving(world, self.state, self.port.listener, 99, most)
         world.advance(0)
