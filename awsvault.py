@@ -77,6 +77,8 @@ MAX_SECTION_BYTES = 128 * 1024
 MAX_SECTIONS = 50_000
 MAX_ENVIRONMENT_BYTES = 16 * 1024 * 1024
 MAX_ITEM_BYTES = 1024 * 1024
+MAX_TOOL_OUTPUT = 16 * MAX_ITEM_BYTES
+MAX_TOOL_ERRORS = 16384
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
@@ -1654,8 +1656,12 @@ class World:
                 if process.returncode is None:
                     process.kill()
                     process.wait()
+        if len(output) > MAX_TOOL_OUTPUT:
+            raise ToolError(f"{printable(argv[0])} printed more than {MAX_TOOL_OUTPUT} bytes")
         return ToolResult(
-            process.returncode, Secret(output), (errors or b"").decode("utf-8", "replace")
+            process.returncode,
+            Secret(output),
+            (errors or b"")[-MAX_TOOL_ERRORS:].decode("utf-8", "replace"),
         )
 
     def _start_tool(
@@ -3570,7 +3576,17 @@ class BusTools:
             except TooEarly:
                 if attempt == BUS_ATTEMPTS - 1:
                     raise
-        return values[0] if values else None
+        return self.checked(method.rpartition(".")[2], values[0] if values else None)
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Return the result of a call, or a property; KeystoreError if it is of another type."""
+        try:
+            if name not in BUS_RESULTS or has_type(value, BUS_RESULTS[name]):
+                return value
+        except ValueError:
+            pass
+        text = f"{self.service.title} answers with what is no {name}"
+        raise KeystoreError(text, OTHER_KEYSTORE_HINT)
 
     def explain(self, text: str) -> KeystoreError:
         """Return what a tool's message means."""
@@ -3654,23 +3670,22 @@ class BusTools:
         import re
 
         argv = ["gdbus", "introspect", "--session", "--dest", self.service.bus_name]
+        argv += ["--object-path", path, "--recurse", "--only-properties"]
+        line, found = r"(?m)^\s*readwrite (?:s|a\{ss\}) (?:Label|Attributes) = (.*);$", {}
         try:
-            result = self._run(
-                [*argv, "--object-path", path, "--recurse", "--only-properties"], BUS_WAIT_SECONDS
-            )
-        except (ToolMissing, ToolTimeout):
+            result = self._run(argv, BUS_WAIT_SECONDS)
+            nodes = re.split(r"(?m)^\s*node (\S+) \{$", result.output.reveal())[1:]
+            for node, text in zip(nodes[::2], nodes[1::2]):
+                shown = [parse_gvariant(value) for value in re.findall(line, text)]
+                shown.sort(key=lambda value: isinstance(value, dict))
+                if len(shown) == 2:
+                    label = self.checked("Label", shown[0])
+                    found[node] = label, self.checked("Attributes", shown[1])
+        except (ToolMissing, ToolTimeout, ValueError):
             return None
-        nodes = re.split(r"(?m)^\s*node (\S+) \{$", result.output.reveal())[1:]
-        found = {}
-        for node, text in zip(nodes[::2], nodes[1::2]):
-            label = re.search(r"(?m)^\s*readwrite s Label = (.*);$", text)
-            attributes = re.search(r"(?m)^\s*readwrite a\{ss\} Attributes = (.*);$", text)
-            if label and attributes:
-                found[node] = str(parse_gvariant(label[1])), dict(parse_gvariant(attributes[1]))
         return found if result.status == 0 else None
 
     def _parse(self, result: ToolResult, tool: str) -> list[Any]:
-        import json
         import re
 
         text = result.output.reveal()
@@ -3683,9 +3698,9 @@ class BusTools:
         try:
             if tool == "gdbus":
                 return list(parse_gvariant(text))
-            return list(unwrap_variants(json.loads(text)["data"])) if text.strip() else []
-        except (ValueError, SyntaxError, TypeError, KeyError):
-            raise KeystoreError(f"{tool} printed what can't be read") from None
+            return list(unwrap_variants(parse_json_object(text)["data"])) if text.strip() else []
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise KeystoreError(f"{tool} printed what can't be read", OTHER_KEYSTORE_HINT) from None
 
     def _run(self, argv: Sequence[str], timeout: float, stdin: Secret | None = None) -> ToolResult:
         environ = {
@@ -3710,15 +3725,49 @@ def unwrap_variants(value: Any) -> Any:
 
 
 def parse_gvariant(text: str) -> Any:
-    """Read GVariant text, as gdbus prints it, into Python's values (ValueError, SyntaxError)."""
+    """Read GVariant text, as gdbus prints it, into Python's values (ValueError)."""
     import ast
     import re
 
     token = re.compile(
-        r"""(b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*")"""
-        r"|\b(true|false)\b|@\S+\s|\b(?:objectpath|byte|u?int(?:16|32|64))\s|[<>]"
+        r"""(b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*")|\b(true|false)\b|[0-9a-f]{30,}"""
+        r"|@\S+\s|\b(?:objectpath|byte|u?int(?:16|32|64))\s|[<>]"
     )
-    return ast.literal_eval(token.sub(lambda m: m[1] or (m[2] or "").title(), text.strip()))
+    try:
+        return ast.literal_eval(token.sub(lambda m: m[1] or (m[2] or "").title(), text.strip()))
+    except (SyntaxError, TypeError, MemoryError, RecursionError):
+        raise ValueError("no GVariant text") from None
+
+
+# Types of D-Bus -> the values that they become here.
+BUS_TYPES: dict[str, Callable[[Any], bool]] = {
+    "s": lambda value: isinstance(value, str) and check_text(value) == value,
+    "b": lambda value: isinstance(value, bool),
+    "i": lambda value: type(value) is int and abs(value) < 2**31,
+    "y": lambda value: type(value) is int and 0 <= value < 256,
+    "t": lambda value: type(value) is int and 0 <= value < 2**36,  # seconds until the year 4147
+    "v": lambda value: True,  # noqa: ARG005
+}
+# What the calls that are made here return first, and the properties that are read.
+BUS_RESULTS = {
+    "GetAll": "a{sv}", "ReadAlias": "s", "SearchItems": "as", "Unlock": "as", "Delete": "s",
+    "isEnabled": "b", "wallets": "as", "isOpen": "b", "open": "i", "entryList": "as",
+    "entryType": "i", "readPassword": "s", "readEntry": "ay", "removeEntry": "i",
+    "Collections": "as", "Items": "as", "Locked": "b", "Label": "s", "Attributes": "a{ss}",
+    "Modified": "t",
+}  # fmt: skip
+
+
+def has_type(value: Any, kind: str) -> bool:
+    """Return True if a value is of a D-Bus type (ValueError for a text that can't be used)."""
+    if kind.startswith("a{"):
+        return isinstance(value, dict) and all(
+            has_type(name, "s") and has_type(member, kind[3:-1]) for name, member in value.items()
+        )
+    if kind.startswith("a"):
+        several = isinstance(value, (list, bytes))
+        return several and all(has_type(member, kind[1:]) for member in value)
+    return BUS_TYPES[kind](value)
 
 
 def gvariant_arguments(signature: str, arguments: Sequence[object]) -> list[str]:
@@ -3896,18 +3945,7 @@ class SecretService(NativeKeystore):
         return {label: path for label, path, _attributes in rows}
 
     def own(self, names: Iterable[str]) -> list[str]:
-        return [key for key in names if key not in self._doubtful or self._has_item(key)]
-
-    def _has_item(self, key: str) -> bool:
-        """Return True if an entry that may be another program's can be read now, and is an item."""
-        home = self._home()
-        try:
-            if home and not self._is_locked(home):
-                self._check_form(key)
-                return True
-        except KeystoreError as error:
-            self.world.debug(error.message)
-        return False
+        return [key for key in names if key not in self._doubtful]
 
     # -- where items are --------------------------------------------------
 
@@ -3931,7 +3969,7 @@ class SecretService(NativeKeystore):
         for _attempt in range(BUS_ATTEMPTS):
             found = self.bus.call(path, method, "s", SECRET_INTERFACE + interface) or {}
             if all(name in found for name in names):
-                return tuple(found[name] for name in names)
+                return tuple(self.bus.checked(name, found[name]) for name in names)
         raise KeystoreError(
             f"the Secret Service does not tell {' and '.join(names)} of {printable(path)}"
         )
@@ -3967,39 +4005,27 @@ class SecretService(NativeKeystore):
             raise not_stored(key)
         return paths[0]
 
-    def _items(self, home: Collection) -> dict[str, tuple[str, dict[str, str]]]:
+    def _items(self, home: Collection) -> dict[str, tuple[Any, ...]]:
         """Return label and attributes of each entry that can be ours."""
         if home.own:
             paths = list(self._property(home.path, "Collection", "Items"))
         else:
             paths = self._search_paths(home, "application", "awsvault")
         known = (self.bus.labels(home.path) if len(paths) > 1 else None) or {}
-        found = {}
-        for path in paths:
-            label, attributes = known.get(path) or self._properties(
-                path, "Item", "Label", "Attributes"
-            )
-            found[path] = label, attributes
-        return found
+        names = ("Item", "Label", "Attributes")
+        return {path: known.get(path) or self._properties(path, *names) for path in paths}
 
     # -- secrets --------------------------------------------------------------
 
     def _search(self, key: str) -> list[FoundSecret]:
         """Return all items of that name, in whatever collection they are: secret-tool tells no
         collection."""
-        import re
-
         result = self.bus.run("search", "--all", "--", "profile", key)
         if result.status != 0:
             raise self._explain(result.errors)
-        item = (
-            r"(?ms)^\[/([^\]\n]+)\]\nlabel = .*?\n"
-            r"(?:secret = (.*?)\n)?created = .*?\nmodified = (.*?)$"
-        )
-        rows = (match.groups() for match in re.finditer(item, result.output.reveal()))
         return [
             FoundSecret(number, None if text is None else Secret(text), modified)
-            for number, text, modified in rows
+            for number, text, modified in parse_found(result.output.reveal())
         ]
 
     def _pick(self, found: Sequence[FoundSecret], place: str) -> FoundSecret | None:
@@ -4061,6 +4087,26 @@ class SecretService(NativeKeystore):
         if "does not exist" in errors:
             return self._no_keyring()
         return self.bus.explain(errors)
+
+
+def parse_found(text: str) -> Iterator[tuple[str, str | None, str]]:
+    """Read what ``secret-tool search`` prints: the end of each item's path, its secret, which can
+    have lines, and when it changed."""
+    number = ""
+    lines: list[str] | None = None
+    secret: str | None = None
+    for line in text.split("\n"):
+        if lines is not None and not line.startswith("created = "):
+            lines.append(line)
+        elif line.startswith("[/") and line.endswith("]"):
+            number, secret = line[2:-1], None
+        elif line.startswith("secret = "):
+            lines = [line[9:]]
+        elif lines is not None:
+            secret, lines = "\n".join(lines), None
+        elif line.startswith("modified = ") and number:
+            yield number, secret, line[11:]
+            number = ""
 
 
 def decode_object_path(path: str) -> str:
@@ -4492,7 +4538,7 @@ def _keychain_blob(text: str) -> str:
     """Read an attribute: ``"text"``, ``0xHEX  "octal"``, or ``<NULL>``."""
     import re
 
-    encoded = re.match(r"0x([0-9A-F]+)", text)
+    encoded = re.match(r"0x((?:[0-9A-F]{2})+)", text)
     if encoded:
         return bytes.fromhex(encoded[1]).decode("utf-8", "surrogateescape")
     return text[1:-1] if text.startswith('"') else ""

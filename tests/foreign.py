@@ -210,6 +210,74 @@ def encrypted_bytes(data):
         awsvault.Jwe.parse(data)
 
 
+# -- the tools of keystores -----------------------------------------------------------------------
+
+
+class OddTools(FakeWorld):
+    """A world whose tools print odd text: the next of a few, again and again."""
+
+    def __init__(self, printed):
+        super().__init__(tempfile.mkdtemp(prefix="odd-", dir=world().home()))
+        self.printed, self.calls = printed, 0
+
+    def run(self, argv, **_options):
+        status, output, errors = self.printed[self.calls % len(self.printed)]
+        self.calls += 1
+        return awsvault.ToolResult(status, Secret(surrogates_kept(output)), errors)
+
+    def has_program(self, name):
+        return name != self.missing
+
+    def session_bus(self):
+        return "unix:path=/nowhere"
+
+
+ANSWERS = ["/a/b", "/", True, False, 7, -1, ["/org/freedesktop/secrets/collection/awsvault"], ["aws-vault"], ["prod"], [123, 125],
+           {"Locked": False, "Items": ["/x/1"], "Collections": [], "Label": "prod", "Attributes": {"profile": "prod"}}, "{}"]  # fmt: skip
+FOUND = "[/1]\nlabel = prod\nsecret = {}\ncreated = x\nmodified = 2030-01-01 00:00:00\n"
+DUMP = 'keychain: "x"\nclass: "genp"\nattributes:\n    "acct"<blob>=0x70726F64  "prod"\n    "svce"<blob>="aws-vault"\n'
+GVARIANT = "({'Locked': <false>, 'Items': <[objectpath '/x/1']>, 'Label': <'p\\u00e9'>, 'M': <uint64 5>, 'D': <b'a\\001'>},)"
+PRINTED = (st.sampled_from(ANSWERS) | JUNK).map(lambda value: json.dumps({"type": "x", "data": [value]}).replace(json.dumps(HUGE), "9" * 5000))  # fmt: skip
+PRINTED |= TEXT | PIECES | mutated(FOUND) | mutated(DUMP) | mutated(GVARIANT)
+PRINTED |= st.sampled_from(["[" * 100_000, "-" * 100_000 + "1", "'" * 100_001, "(" * 50_000, "{}"])
+TOOL_RESULTS = st.lists(
+    st.tuples(st.sampled_from([0, 0, 0, 1, 36, 44]), PRINTED, TEXT | PIECES), min_size=1, max_size=6
+)
+STORES = {
+    "secret-service": lambda fake: awsvault.SecretService(fake, "awsvault"),
+    "kwallet": lambda fake: awsvault.KWalletKeystore(fake, "aws-vault", "aws-vault"),
+    "keychain": lambda fake: awsvault.Keychain(fake, "aws-vault"),
+}
+
+
+@target(st.tuples(TOOL_RESULTS, st.sampled_from([*STORES]), st.sampled_from(["busctl", "gdbus"])))
+def keystore_tools(example):
+    printed, name, missing = example
+    fake = OddTools(printed)
+    fake.missing = missing
+    store = STORES[name](fake)
+    if name == "keychain":
+        pathlib.Path(store.path).parent.mkdir(parents=True)
+        pathlib.Path(store.path).touch()
+    data = Item("prod", Secret("{}"))
+    for act in (store.probe, store.keys, lambda: store.own(["prod"]), lambda: store.get("prod"),
+                lambda: store.set(data), lambda: store.delete("prod")):  # fmt: skip
+        with contextlib.suppress(AwsVaultError):
+            act()
+
+
+@target(mutated(GVARIANT) | TEXT | PIECES)
+def gvariant(text):
+    with contextlib.suppress(ValueError):
+        awsvault.parse_gvariant(text)
+
+
+@target(mutated(FOUND) | mutated(DUMP) | TEXT)
+def found_by_tools(text):
+    list(awsvault.parse_found(text))
+    awsvault.parse_keychain_dump(text, "aws-vault")
+
+
 # -- words ----------------------------------------------------------------------------------------
 
 WORDS = TEXT | DIGITS | PIECES
