@@ -29,10 +29,28 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import ast
+    import binascii
+    import configparser
+    import ctypes
     import datetime
+    import difflib
+    import fcntl
+    import hmac
+    import json
+    import pwd
+    import re
+    import resource
+    import select
+    import shlex
+    import signal
     import socket
+    import struct
     import subprocess
+    import termios
     import threading
+    import time
+    import traceback
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -63,6 +81,25 @@ else:
     def dataclass_transform(**_options):
         """Stand in for the type checker's decorator: at run time it does nothing."""
         return lambda cls: cls
+
+    # Modules that many starts do without: together they would take 40 ms of each.
+    LAZY = (
+        "argparse ast binascii configparser ctypes difflib fcntl hmac json pwd re resource select"
+        " shlex signal socket struct subprocess termios threading time traceback"
+    )
+
+    class LazyModule:
+        """Stands for a module until something of it is used, and then leaves its place to it."""
+
+        def __init__(self, name):
+            self.__dict__["name"] = name
+
+        def __getattr__(self, attribute):
+            name = self.__dict__["name"]
+            module = globals()[name] = __import__(name)
+            return getattr(module, attribute)
+
+    globals().update({name: LazyModule(name) for name in LAZY.split()})
 
 
 __version__ = "1.0.0"
@@ -228,8 +265,6 @@ def shown_url(url: str) -> str:
 
     Of what is no URL (a bad port, a password with a slash in it) the scheme stays.
     """
-    import re
-
     host = r"(?:\[[0-9A-Fa-f:.%]*\]|[^][/?#@:\s]*)(?::[0-9]{1,5})?"
     # With an @ behind the host, that may be a user's name, and its port a password.
     pattern = rf"(?s)((?:{SCHEME})?)(?:(?:[^/?#]*@)?({host})(?:[/?#][^@]*)?\Z)?"
@@ -244,24 +279,18 @@ def without_url_secrets(text: str) -> str:
     """Return a text with each URL in it as ``shown_url`` shows it."""
     if "://" not in text:
         return text
-    import re
-
     return re.sub(rf"{SCHEME}\S*[^\s'\"<>(),.:;]", lambda url: shown_url(url[0]), text)
 
 
 def closest(name: str, names: Iterable[str], cutoff: float = 0.65) -> str:
     """Return a hint that names the few most similar of ``names``, or nothing. At a ``cutoff`` of 1
     they are the same."""
-    import difflib
-
     similar = difflib.get_close_matches(name, sorted(names), n=3, cutoff=cutoff)
     return f"did you mean {' or '.join(map(printable, similar))}?" if similar else ""
 
 
 def decode_percent(text: str) -> str:
     """Turn the ``%HH`` of a path back into bytes; malformed sequences stay."""
-    import re
-
     if "%" not in text:
         return text
     decoded = re.sub(
@@ -454,8 +483,6 @@ class Secret:
         return bool(self._data)
 
     def __eq__(self, other: object) -> bool:
-        import hmac
-
         return isinstance(other, Secret) and hmac.compare_digest(self._data, other._data)
 
     __hash__ = None  # type: ignore[assignment]
@@ -487,10 +514,13 @@ class Credentials(Value):
             # aws-vault writes an empty token for none.
             members = {name: member for name, member in members.items() if member != ""}
         found = super().from_members(members, names)
-        for text in (found.access_key_id, found.session_token, found.account_id):
-            data = text.reveal_bytes() if isinstance(text, Secret) else (text or "").encode()
-            if not (data.isascii() and data.decode().isprintable()):
-                raise ValueError("no header can carry it")
+        named = f"{found.access_key_id}{found.account_id}"
+        token = found.session_token.reveal_bytes() if found.session_token else b""
+        text = named + token.decode()
+        if not named.isascii() or any(
+            ord(character) < 32 or character == "\x7f" for character in text
+        ):
+            raise ValueError("no header can carry it")
         return found
 
 
@@ -530,15 +560,11 @@ TOKEN_PREFIX = "oidc:"
 
 def b64url(data: bytes) -> str:
     """Encode as URL-safe base64 without padding."""
-    import binascii
-
     return binascii.b2a_base64(data, newline=False).decode().translate({43: 45, 47: 95, 61: None})
 
 
 def unb64url(text: str) -> bytes:
     """Decode URL-safe base64 without padding; anything else raises ValueError."""
-    import binascii
-
     if not set(text) <= B64URL_ALPHABET or len(text) % 4 == 1:
         raise ValueError("not base64url")
     return binascii.a2b_base64(text.translate({45: 43, 95: 47}) + "=" * (-len(text) % 4))
@@ -586,8 +612,6 @@ def is_old_session(name: str) -> bool:
     delete."""
     if "session" not in name:
         return False  # without three patterns, which are to be compiled at each start
-    import re
-
     return bool(
         re.search(r"(?s)^.+ session \([0-9]+\)$", name)
         or re.search(r"^session,[A-Za-z0-9_=+/-]*,[A-Za-z0-9_=+/-]*,[0-9]{2,}$", name)
@@ -635,8 +659,6 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
 
     A bare number is seconds if ``bare_seconds``, else BadText. Anything else is a ValueError.
     """
-    import re
-
     if len(text) > 40:
         raise ValueError("too long for a duration")
     if text.isascii() and text.isdigit() and len(text) < 10:
@@ -672,8 +694,6 @@ def format_duration(duration: datetime.timedelta | int) -> str:
 
 def parse_time(text: str) -> datetime.datetime:
     """Read RFC 3339 with up to nine fraction digits (cut to six); ValueError otherwise."""
-    import re
-
     match = re.fullmatch(
         r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))",
         text,
@@ -709,16 +729,12 @@ GO_ESCAPES = {
 
 def go_json(value: object) -> str:
     """Write compact JSON with the escapes of Go's encoder, as aws-vault's items have them."""
-    import json
-
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(GO_ESCAPES)
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
     """Read a JSON object (RFC 8259: no NaN, no Infinity); ValueError for anything else, without
     quoting what may be a secret."""
-    import json
-
     try:
         value = json.loads(text, parse_int=_json_int, parse_constant=_no_json)
     except (ValueError, RecursionError):
@@ -898,8 +914,6 @@ class Alarm:
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        import signal
-
         def ring(_signal: int, _frame: object) -> NoReturn:
             raise LockTimeout
 
@@ -907,8 +921,6 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, self.seconds)
 
     def __exit__(self, *_exception: object) -> None:
-        import signal
-
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self.previous)
 
@@ -916,8 +928,6 @@ class Alarm:
 def handle_signals(numbers: Iterable[int], handler: Callable[[int, Any], object]) -> dict[int, Any]:
     """Have signals handled, but for those that are ignored, as nohup has it; return what handled
     them before. Only a process's first thread can: in others nothing is handled."""
-    import signal
-
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     try:
         return {number: signal.signal(number, handler) for number in heeded}
@@ -937,8 +947,6 @@ class RaisedSignals:
         self.pending = 0
 
     def __enter__(self) -> Self:
-        import signal
-
         numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
         self.previous = handle_signals(numbers, self._end)
         return self
@@ -956,8 +964,6 @@ class RaisedSignals:
             raise Ended(number)
 
     def __exit__(self, *_exception: object) -> None:
-        import signal
-
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.release()
@@ -1030,8 +1036,6 @@ class Lock:
         self.fd = -1
 
     def _try(self, fd: int) -> bool:
-        import fcntl
-
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -1039,8 +1043,6 @@ class Lock:
         return True
 
     def _wait(self, fd: int) -> None:
-        import fcntl
-
         try:
             with Alarm(self.wait):
                 fcntl.flock(fd, fcntl.LOCK_EX)
@@ -1073,8 +1075,6 @@ class Lock:
         return HolderInfo.parse(text.partition("\n")[0])
 
     def _write(self, info: HolderInfo) -> None:
-        import json
-
         self.info = info
         text = json.dumps(info.members()).encode() + b"\n"
         try:
@@ -1257,9 +1257,7 @@ class World:
     # -- what is said ---------------------------------------------------
 
     def out(self, text: str) -> None:
-        """Write a result to standard output (AwsVaultError where it is closed)."""
-        if 1 in self.closed:
-            raise AwsVaultError("standard output is closed", "redirect it to /dev/null instead")
+        """Write a result to standard output."""
         self._write_all(1, text.encode("utf-8", "surrogateescape"))
 
     def say(self, text: str) -> None:
@@ -1287,8 +1285,6 @@ class World:
                 rest = rest[os.write(fd, rest) :]
             except BlockingIOError:
                 # Who shares this pipe or terminal with us, as Node.js does, made it non-blocking.
-                import select
-
                 select.select((), (fd,), ())
 
     # -- clock and identity ---------------------------------------------
@@ -1299,8 +1295,6 @@ class World:
 
     def monotonic(self) -> float:
         """Return seconds of a clock that nobody sets."""
-        import time
-
         return time.monotonic()
 
     def uid(self) -> int:
@@ -1319,8 +1313,6 @@ class World:
         home = self.environ.get("HOME", "")
         if home:
             return home
-        import pwd
-
         try:
             return pwd.getpwuid(self.uid()).pw_dir
         except KeyError:
@@ -1638,8 +1630,6 @@ class World:
         with ``no_terminal`` it can't open any. ToolError if it can't be started or takes too long
         (ToolMissing, ToolTimeout).
         """
-        import subprocess
-
         variables = {**scrubbed(self.environ), **(environ or {})}
         given = {name: value for name, value in variables.items() if value is not None}
         with RaisedSignals(held=True) as signals:
@@ -1672,8 +1662,6 @@ class World:
         on_terminal: bool,
         no_terminal: bool,
     ) -> subprocess.Popen[bytes]:
-        import subprocess
-
         terminal = self.open_terminal() if on_terminal else -1
         pipe: int = subprocess.PIPE
         try:
@@ -1869,9 +1857,6 @@ class World:
         return QuietTerminal(self)
 
     def _ask_on(self, fd: int, question: str, hidden: bool, timeout: float | None) -> Secret:
-        import signal
-        import termios
-
         before = termios.tcgetattr(fd)
         modes = termios.tcgetattr(fd)
         modes[0] |= termios.ICRNL
@@ -1899,8 +1884,6 @@ class World:
                 os.close(end)
 
     def _read_line(self, fd: int, timeout: float | None, woken: int) -> Secret:
-        import select
-
         # Byte by byte: what a shell found typed ahead comes as one block, with returns for
         # newlines, and the rest of it is for the next question, or for the command.
         line = b""
@@ -1932,8 +1915,6 @@ class World:
     def guard_memory(self) -> None:
         """Let no other process of this user read this one's memory, and leave no core file, until
         the command starts: execve makes a process readable again."""
-        import resource
-
         # Also against a core_pattern that is a pipe, which ignores the limit.
         self._prctl(PR_SET_DUMPABLE, 0)
         try:
@@ -1970,8 +1951,6 @@ class World:
     ) -> NoReturn:
         """Become the command: same process id, its own signals and exit status. AwsVaultError 126
         or 127."""
-        import resource
-
         # Python ignores these two; a command that inherits that never ends when its reader goes
         # away. By the built-in module: signal's enumerations take a millisecond of every start.
         signal = __import__("_signal")
@@ -2084,8 +2063,6 @@ class World:
         self, argv: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int], told: int
     ) -> None:
         """Exec with exactly these descriptors; ``told`` gets what prevents that."""
-        import fcntl
-
         count = len(descriptors)
         self._close_from(3, {*descriptors, told})  # what is dropped makes room under a low limit
         *given, told = (
@@ -2133,8 +2110,6 @@ class World:
     def allow_descriptors(self, count: int) -> int:
         """Let this process have so many descriptors open, or as many as it may; return how many
         those are."""
-        import resource
-
         allowed = count
         try:
             allowed, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -2166,8 +2141,6 @@ class World:
             address = library.dlsym(library.dlopen(None, os.RTLD_NOW), "prctl")
             library.call_function(address, arguments)
         except AttributeError:  # PyPy has it otherwise
-            import ctypes
-
             ctypes.CDLL(None).prctl(*arguments)
         except ImportError as error:
             self.debug(f"other processes of this user can read this one's memory: {error}")
@@ -2273,8 +2246,6 @@ class World:
 
     def listen_privately(self, folder: str) -> socket.socket:
         """Return a listening socket in a folder of ours."""
-        import socket
-
         # A socket's path has at most 103 bytes, a folder's may have more.
         here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
         try:
@@ -2298,8 +2269,6 @@ class World:
 
     def ask_socket(self, path: str, question: bytes, seconds: float = SOCKET_SECONDS) -> bytes:
         """Return what the process that listens at a path answers; nothing if there is none."""
-        import socket
-
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(seconds)
@@ -2311,8 +2280,6 @@ class World:
 
     def accepts(self, host: str, port: int, seconds: float, question: bytes = b"") -> bool:
         """Tell whether a connection is taken and, if something is asked, answered in time."""
-        import socket
-
         try:
             with socket.create_connection((host, port), seconds) as connection:
                 connection.sendall(question)
@@ -2341,9 +2308,6 @@ class World:
 
     def peer_is_ours(self, connection: socket.socket) -> bool:
         """Tell whether the process at a private socket's other end is this user's."""
-        import socket
-        import struct
-
         if not hasattr(socket, "SO_PEERCRED"):
             return True  # the folder is ours alone
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -2366,7 +2330,6 @@ class World:
 
     def wait_for_child(self, pid: int) -> None:
         """Wait for a child; being told to end ends the child first."""
-        import signal
 
         def end(_number: int, _frame: object) -> None:
             self.signal_process(pid, signal.SIGTERM)
@@ -2397,8 +2360,6 @@ class World:
 
     def start_thread(self, work: Callable[[], object]) -> None:
         """Run ``work()`` in a thread that ends with this process; OSError if there can't be one."""
-        import threading
-
         try:
             threading.Thread(target=work, daemon=True).start()
         except RuntimeError:
@@ -2410,8 +2371,6 @@ class World:
 
     def wait_readable(self, fds: Iterable[int], timeout: float | None = None) -> list[int]:
         """Wait for descriptors (-1: none) for so many seconds; return those to read from."""
-        import select
-
         return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
 
     # -- what a command leaves behind ----------------------------------------
@@ -2549,8 +2508,6 @@ class QuietTerminal:
         self.signals = RaisedSignals()
 
     def __enter__(self) -> None:
-        import termios
-
         self.fd = self.world.open_terminal()
         # To change a terminal in the background would stop us.
         if self.fd >= 0 and os.tcgetpgrp(self.fd) == os.getpgrp():
@@ -2562,8 +2519,6 @@ class QuietTerminal:
             self.world.quiet = True
 
     def __exit__(self, *_exception: object) -> None:
-        import termios
-
         if self.world.quiet:
             self.world.quiet = False
             termios.tcsetattr(self.fd, termios.TCSADRAIN, self.before)
@@ -2629,8 +2584,6 @@ class WrappedItem(Value):
 def wrap_item(item: Item) -> str:
     """Write the JSON in which aws-vault keeps a whole item (github.com/99designs/keyring's
     Item)."""
-    import binascii
-
     return go_json(
         {
             "Key": item.key,
@@ -2658,8 +2611,6 @@ def unwrap_item(key: str, text: Secret, file_name: str = "") -> Item:
 
     ``file_name`` is another name that it may have: aws-vault 4.2 named files by the key as it is.
     """
-    import binascii
-
     try:
         members = {name.lower(): value for name, value in parse_json_object(text.reveal()).items()}
         if "data" not in members:
@@ -2872,8 +2823,6 @@ class Passphrase:
         return self.given
 
     def _from_command(self) -> Secret:
-        import shlex
-
         try:
             argv = shlex.split(self.command)
         except ValueError as error:
@@ -3246,8 +3195,6 @@ def escape_file_name(key: str) -> str:
 
 def unescape_file_name(name: str) -> str:
     """Turn a file's name back into its key; malformed sequences stay."""
-    import re
-
     return (
         re.sub("%([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), name)
         if "%" in name
@@ -3590,8 +3537,6 @@ class BusTools:
 
     def explain(self, text: str) -> KeystoreError:
         """Return what a tool's message means."""
-        import re
-
         for pattern, message, hint in BUS_FAILURES:
             if re.search(pattern, text):
                 return KeystoreError(self._fill(message), self._fill(hint))
@@ -3667,8 +3612,6 @@ class BusTools:
     def labels(self, path: str) -> dict[str, tuple[str, dict[str, str]]] | None:
         """Return label and attributes of each object below a path by one call of gdbus; None if
         that fails."""
-        import re
-
         argv = ["gdbus", "introspect", "--session", "--dest", self.service.bus_name]
         argv += ["--object-path", path, "--recurse", "--only-properties"]
         line, found = r"(?m)^\s*readwrite (?:s|a\{ss\}) (?:Label|Attributes) = (.*);$", {}
@@ -3686,8 +3629,6 @@ class BusTools:
         return found if result.status == 0 else None
 
     def _parse(self, result: ToolResult, tool: str) -> list[Any]:
-        import re
-
         text = result.output.reveal()
         if result.status != 0:
             if "is not implemented on interface" in result.errors:
@@ -3726,9 +3667,6 @@ def unwrap_variants(value: Any) -> Any:
 
 def parse_gvariant(text: str) -> Any:
     """Read GVariant text, as gdbus prints it, into Python's values (ValueError)."""
-    import ast
-    import re
-
     token = re.compile(
         r"""(b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*")|\b(true|false)\b|[0-9a-f]{30,}"""
         r"|@\S+\s|\b(?:objectpath|byte|u?int(?:16|32|64))\s|[<>]"
@@ -3772,8 +3710,6 @@ def has_type(value: Any, kind: str) -> bool:
 
 def gvariant_arguments(signature: str, arguments: Sequence[object]) -> list[str]:
     """Write busctl's arguments as gdbus takes them: GVariant text."""
-    import json
-
     if signature == "ao":
         return [json.dumps(arguments[1:])]
     if signature == "a{ss}":
@@ -4111,8 +4047,6 @@ def parse_found(text: str) -> Iterator[tuple[str, str | None, str]]:
 
 def decode_object_path(path: str) -> str:
     """Turn the ``_2d`` of a D-Bus path back into what it stands for."""
-    import re
-
     return re.sub("_([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), path)
 
 
@@ -4513,8 +4447,6 @@ def quote_security(word: str) -> str:
 
 def decode_keychain_data(data: bytes) -> bytes:
     """Undo the hex in which ``security`` prints data that is not all printable ASCII."""
-    import re
-
     if re.fullmatch(rb"(?:[0-9a-f]{2})+", data):
         decoded = bytes.fromhex(data.decode())
         if not all(32 <= byte < 127 for byte in decoded):
@@ -4524,8 +4456,6 @@ def decode_keychain_data(data: bytes) -> bytes:
 
 def parse_keychain_dump(text: str, service: str) -> list[str]:
     """Return the accounts of a service's generic passwords in what ``dump-keychain`` prints."""
-    import re
-
     accounts = []
     for entry in re.split(r"(?m)^keychain: ", text)[1:]:
         fields = dict(re.findall(r'(?m)^    "(acct|svce)"<blob>=(.*)$', entry))
@@ -4536,8 +4466,6 @@ def parse_keychain_dump(text: str, service: str) -> list[str]:
 
 def _keychain_blob(text: str) -> str:
     """Read an attribute: ``"text"``, ``0xHEX  "octal"``, or ``<NULL>``."""
-    import re
-
     encoded = re.match(r"0x((?:[0-9A-F]{2})+)", text)
     if encoded:
         return bytes.fromhex(encoded[1]).decode("utf-8", "surrogateescape")
@@ -4711,8 +4639,6 @@ class Pass(NativeKeystore):
         return proof
 
     def keys(self) -> list[str]:
-        import re
-
         self._check_store()
         root, suffix = os.path.join(self.folder, self.prefix), self.kind.suffix
         names = [
@@ -4771,8 +4697,6 @@ class Pass(NativeKeystore):
             ) from None
 
     def _explain(self, result: ToolResult) -> KeystoreError:
-        import re
-
         if re.search(PASS_LOCKED, result.errors) or self._has_locked_key(result.errors):
             return LockedKeystore(
                 f"{self.name} can't ask for its key's passphrase here: no pinentry, or no terminal",
@@ -4788,8 +4712,6 @@ class Pass(NativeKeystore):
         return KeystoreError(f"{self.name} failed: {reason}", OTHER_KEYSTORE_HINT)
 
     def _is_damage(self, errors: str) -> bool:
-        import re
-
         return not re.search(PASS_UNREADABLE, errors) and bool(re.search(PASS_DAMAGED, errors))
 
     def _has_locked_key(self, errors: str) -> bool:
@@ -4987,6 +4909,19 @@ class SessionSlot(Value):
         """Return the name of the session that ends then (Unix seconds)."""
         return SessionKey(self.type, self.profile, self.third, expires)
 
+    def holds(self, session: SessionKey) -> bool:
+        """Return True if a session is kept here."""
+        return (session.type, session.profile, session.third) == (
+            self.type, self.profile, self.third,
+        )  # fmt: skip
+
+    def is_like(self, session: SessionKey) -> bool:
+        """Return True if a session is of the same profile, device and kind, but for what flags and
+        variables changed."""
+        return (self.profile, self.type.removeprefix("awsvault."), self.third.split("#")[0]) == (
+            session.profile, session.type.removeprefix("awsvault."), session.third.split("#")[0],
+        )  # fmt: skip
+
 
 class Vault:
     """Long-lived keys and sessions in a keystore."""
@@ -5076,12 +5011,18 @@ class Vault:
             )
 
     def find_session(
-        self, slot: SessionSlot, fingerprint: str, min_ttl: datetime.timedelta
+        self,
+        slot: SessionSlot,
+        fingerprint: str,
+        min_ttl: datetime.timedelta,
+        any_duration: str = "",
     ) -> Credentials | None:
         """Return the longest-lived session of a slot that was made for the same, with ``min_ttl``
         left; else None.
 
-        A session that aws-vault wrote has no fingerprint: one from GetSessionToken serves.
+        ``any_duration`` is the fingerprint less durations, where none is asked for: then sessions
+        for which one was named serve as well. A session that aws-vault wrote has no fingerprint:
+        one from GetSessionToken serves.
         """
         soonest = self.world.now() + min_ttl
         tried: set[SessionKey] = set()
@@ -5090,24 +5031,28 @@ class Vault:
             candidates = {
                 session
                 for key in names() or ()
-                if key.startswith(slot.key(0).prefix())
-                and (session := SessionKey.parse(key))
+                if (session := SessionKey.parse(key))
+                and (slot.holds(session) or (any_duration and slot.is_like(session)))
                 and session.expires > soonest.timestamp() - 1
             }
-            for session in sorted(candidates - tried, key=lambda session: -session.expires):
-                found = self._read_session(session, fingerprint)
+            for session in sorted(
+                candidates - tried, key=lambda session: (not slot.holds(session), -session.expires)
+            ):
+                expected = fingerprint if slot.holds(session) else ""
+                found = self._read_session(session, expected, any_duration)
                 if found and found.expiration and found.expiration > soonest:
                     return found
             tried |= candidates
         return None
 
-    def _read_session(self, session: SessionKey, fingerprint: str) -> Credentials | None:
+    def _read_session(
+        self, session: SessionKey, fingerprint: str, any_duration: str
+    ) -> Credentials | None:
         try:
             data = parse_json_object(self.keystore.get(str(session)).data.reveal())
-            made_for = data.get(
-                "Fingerprint", fingerprint if session.type == SESSION_TYPES["session"] else ""
-            )
-            if made_for != fingerprint:
+            of_aws_vault = fingerprint if session.type == SESSION_TYPES["session"] else ""
+            same = fingerprint and data.get("Fingerprint", of_aws_vault) == fingerprint
+            if not same and not (any_duration and data.get("AnyDuration") == any_duration):
                 return None
             return session_credentials(data)
         except ItemNotFound:
@@ -5119,7 +5064,13 @@ class Vault:
             )
             return None
 
-    def store_session(self, slot: SessionSlot, credentials: Credentials, fingerprint: str) -> None:
+    def store_session(
+        self,
+        slot: SessionSlot,
+        credentials: Credentials,
+        fingerprint: str,
+        any_duration: str = "",
+    ) -> None:
         """Keep a session for the next process, in place of older ones of its slot; expired ones of
         all slots go.
 
@@ -5136,7 +5087,11 @@ class Vault:
                 "be kept"
             )
             return
-        data = {**credentials.members(SESSION_MEMBERS), "Fingerprint": fingerprint}
+        made_for = {"Fingerprint": fingerprint, "AnyDuration": any_duration}
+        data = {
+            **credentials.members(SESSION_MEMBERS),
+            **{name: text for name, text in made_for.items() if text},
+        }
         label = (
             f"aws-vault session for {slot.profile} (expires {format_time(credentials.expiration)})"
         )
@@ -5207,8 +5162,6 @@ class ConfigFile:
         self._scan()
 
     def _scan(self) -> None:
-        import re
-
         name, start, spelled = "", 0, {"": ""}
         # First what nearly all headers are: two words that mean themselves.
         plain = r"profile (?!default\])[^\s\]\"'\\]+"
@@ -5264,8 +5217,6 @@ class ConfigFile:
     def _check_size(self, name: str) -> None:
         """Refuse a section, or so many of one name, that would take seconds to read; comments are
         free."""
-        import re
-
         texts = [self.text[start:end] for start, end in self._spans.get(name, ())]
         # A parser is made for each: that takes as long as to read 200 bytes.
         if sum(map(len, texts)) + 200 * len(texts) <= MAX_SECTION_BYTES:
@@ -5282,8 +5233,6 @@ class ConfigFile:
 
         A key without a value takes the indented lines below it as its value, each after a newline.
         """
-        import configparser
-
         # What would be a header or a comment to it has been taken out before, more exactly.
         parser = configparser.RawConfigParser(comment_prefixes=(), strict=False)
         parser.optionxform = _key  # type: ignore[method-assign, assignment]
@@ -5386,8 +5335,6 @@ def _section_name(header: str) -> str:
     if not kind or not rest or not any(mark in rest for mark in "\"'\\ \t"):
         return header
     if rest[0] != " " or any(mark in rest[1:] for mark in "\"'\\ \t"):
-        import shlex
-
         try:
             words = shlex.split(header)
         except ValueError:
@@ -5402,8 +5349,6 @@ def profile_header(name: str) -> str:
     """Return the line that begins a profile's section, quoted as the AWS CLI 2 writes it."""
     section = profile_section(name)
     if name != "default" and any(mark in name for mark in "\"'\\ \t"):
-        import shlex
-
         section = f"profile {shlex.quote(name)}"
     return f"[{section}]"
 
@@ -5486,8 +5431,6 @@ class Setting(Value):
 
     def read(self, text: str) -> str:
         """Return a text that AWS takes; ValueError otherwise."""
-        import re
-
         pattern, otherwise = self.form
         if pattern and not re.fullmatch(pattern, text, re.ASCII):
             raise ValueError(otherwise)
@@ -5770,8 +5713,6 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 def split_url(url: str) -> tuple[str, str]:
     """Return scheme and host of an http or https URL (RFC 3986); ValueError for any other text."""
-    import re
-
     # Not urllib.parse, which takes 2 ms of every start to import.
     host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
     match = re.fullmatch(rf"(https?)://{host}(?:[/?][!-~]*)?", url)
@@ -6312,7 +6253,7 @@ def bound_answers() -> None:
                 parts.append(part)
                 if sum(map(len, parts)) > MAX_ITEM_BYTES:
                     response.raw.close()
-                    raise ValueError("the answer does not end")
+                    raise BadText("the answer does not end")
             response._content = b"".join(parts)
         return bytes(response._content)
 
@@ -6384,7 +6325,7 @@ def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
     given, user = answer.get("Credentials"), answer.get("AssumedRoleUser")
     arn = str(user.get("Arn", "")) if isinstance(user, dict) else ""
     account = arn.split(":", 5)[4] if arn.count(":") >= 5 else ""
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or not str(given.get("SessionToken")).isascii():
         raise ValueError("no credentials")
     found = session_credentials({**given, "AccountId": account})
     return found.replace(
@@ -6445,7 +6386,8 @@ def root_cause(error: BaseException) -> str:
     if isinstance(error, OSError):
         text = os_reason(error)
     else:
-        text = str(error) if type(error).__module__.startswith("botocore.") else ""
+        ours = isinstance(error, BadText) or type(error).__module__.startswith("botocore.")
+        text = str(error) if ours else ""
     if not text or "@" in text or "?" in text:
         text = type(error).__name__
     return f"{shown_url(url)}: {printable(text)}" if url else printable(text)
@@ -6516,8 +6458,9 @@ class Provider(Value):
         need be."""
         raise NotImplementedError
 
-    def made_from(self, tools: Tools) -> tuple[str, ...]:
-        """Return all that decides what the credentials may do, in a fixed order."""
+    def made_from(self, tools: Tools, *, durations: bool = True) -> tuple[str, ...]:
+        """Return all that decides what the credentials may do, and the durations that flags,
+        variables or the config name, in a fixed order."""
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -6533,7 +6476,7 @@ class StoredKeys(Provider):
     def retrieve(self, tools: Tools) -> Credentials:
         return tools.stored(self.profile)
 
-    def made_from(self, tools: Tools) -> tuple[str, ...]:
+    def made_from(self, tools: Tools, *, durations: bool = True) -> tuple[str, ...]:  # noqa: ARG002
         return ("key", tools.stored(self.profile).access_key_id)
 
     def describe(self) -> str:
@@ -6560,16 +6503,14 @@ class SessionProvider(Provider):
         return tools.made[self]
 
     def _find_or_make(self, tools: Tools) -> Credentials:
-        fingerprint = digest(*self.made_from(tools))
         least = self.least_life(tools)
-        found = tools.vault.find_session(self.slot, fingerprint, least)
+        found = self.cached(tools, least)
         if found:
             return found
         identity = tools.vault.keystore.identity()
         with tools.world.lock("session", identity, self.slot.key(0).prefix(), shared_refusals=True):
             # Another process may have made it while this one waited for the lock.
-            found = tools.vault.find_session(self.slot, fingerprint, least)
-            return found or self._make(tools, fingerprint)
+            return self.cached(tools, least) or self._make(tools)
 
     def least_life(self, tools: Tools) -> datetime.timedelta:
         """Return how much of its life a cached session must have left: more for running SDKs."""
@@ -6581,9 +6522,20 @@ class SessionProvider(Provider):
         self, tools: Tools, least: datetime.timedelta = datetime.timedelta()
     ) -> Credentials | None:
         """Return what is in the vault with ``least`` left, as long as it is valid at all."""
-        return tools.vault.find_session(self.slot, digest(*self.made_from(tools)), least)
+        exactly, any_duration = self._fingerprints(tools)
+        return tools.vault.find_session(
+            self.slot, exactly, least, "" if self.explicit_duration else any_duration
+        )
 
-    def _make(self, tools: Tools, fingerprint: str) -> Credentials:
+    def _fingerprints(self, tools: Tools) -> tuple[str, str]:
+        """Return what the session is made from as digests, with the durations that are named and
+        without any."""
+        return (
+            digest(*self.made_from(tools)),
+            digest(*self.made_from(tools, durations=False)),
+        )
+
+    def _make(self, tools: Tools) -> Credentials:
         check_ca_bundle(self.endpoint)
         source = self.source.retrieve(tools.for_source())
         if self.mfa:
@@ -6593,7 +6545,7 @@ class SessionProvider(Provider):
         else:
             made = self.request(tools, source)
         try:
-            tools.vault.store_session(self.slot, made, fingerprint)
+            tools.vault.store_session(self.slot, made, *self._fingerprints(tools))
         except KeystoreError as error:
             tools.world.say(f"warning: the session can't be kept for next time: {error.message}")
         return made
@@ -6613,14 +6565,15 @@ class SessionProvider(Provider):
         """Return the operation's own parameters."""
         return {}
 
-    def made_from(self, tools: Tools) -> tuple[str, ...]:
+    def made_from(self, tools: Tools, *, durations: bool = True) -> tuple[str, ...]:
+        named = durations and self.explicit_duration
         return (
-            *self.source.made_from(tools),
+            *self.source.made_from(tools, durations=durations),
             type(self).__name__,
             self.mfa.serial if self.mfa else "",
             self.endpoint.url,
             partition(self.endpoint.region),
-            str(int(self.duration.total_seconds())) if self.explicit_duration else "",
+            str(int(self.duration.total_seconds())) if named else "",
         )
 
     def describe(self) -> str:
@@ -6668,9 +6621,9 @@ class AssumeRole(SessionProvider):
             **{name: value for name, value in optional.items() if value},
         }
 
-    def made_from(self, tools: Tools) -> tuple[str, ...]:
+    def made_from(self, tools: Tools, *, durations: bool = True) -> tuple[str, ...]:
         return (
-            *super().made_from(tools),
+            *super().made_from(tools, durations=durations),
             self.role_arn,
             self.role_session_name,
             self.external_id,
@@ -7175,8 +7128,6 @@ HEAD = rb"(%b) (/[!-~]*) HTTP/1\.([01])\r\n((?:%b:[^\x00-\x08\x0a-\x1f\x7f]*\r\n
 def parse_head(head: bytes) -> Request:
     """Read a whole head; Refusal for all that is not one request without a body, or that two HTTP
     implementations might read in two ways."""
-    import re
-
     match = re.fullmatch(HEAD, head)
     if match is None:
         raise Refusal(400, "malformed request", final=True)
@@ -7259,16 +7210,12 @@ class MetadataTokens:
 
     def good(self, token: bytes) -> bool:
         """Return True if a token is ours and has not ended."""
-        import hmac
-
         end, _, seal = token.partition(b"-")
         if not hmac.compare_digest(self._seal(end), seal):
             return False
         return int(end, 16) >= self.world.monotonic()
 
     def _seal(self, end: bytes) -> bytes:
-        import hmac
-
         return hmac.new(self.key, end, "sha256").hexdigest().encode()
 
 
@@ -7289,9 +7236,6 @@ class PeerCheck:
     def __init__(
         self, world: World, address: str, port: int, *, strict: Life | None = None
     ) -> None:
-        import socket
-        import threading
-
         self.world = world
         self.address = address
         self.port = port
@@ -7316,9 +7260,6 @@ class PeerCheck:
 
     def owner(self, peer: tuple[str, int]) -> tuple[int, int] | None:
         """Return the uid and the inode of a connected socket; None if it is closed or missing."""
-        import socket
-        import struct
-
         ends = struct.pack("!HH", peer[1], self.port) + b"".join(
             socket.inet_aton(address).ljust(16, b"\0") for address in (peer[0], self.address)
         )
@@ -7334,8 +7275,6 @@ class PeerCheck:
         return (uid, inode) if inode else None
 
     def _ask(self, body: bytes) -> tuple[int, bytes]:
-        import struct
-
         self.sequence += 1
         head = struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, self.sequence, 0)
         self.netlink.send(head + body)
@@ -7364,8 +7303,6 @@ def descends(world: World, pid: int, ancestor: Life) -> bool:
 def can_see_peers(world: World) -> bool:
     """Return True if this machine says who is at the other end of a connection (AwsVaultError where
     no port is free)."""
-    import socket
-
     if not sys.platform.startswith("linux"):
         return False
     port = ServerPort()
@@ -7393,8 +7330,6 @@ class ServedCredentials:
     """
 
     def __init__(self, world: World, life: datetime.timedelta) -> None:
-        import threading
-
         self.world = world
         self.life = life
         self.changed = threading.Condition()
@@ -7602,8 +7537,6 @@ class CredentialService:
     """Answers requests, however they have come: what there is at which path, and for whom."""
 
     def __init__(self, world: World, state: ServerState, terminal: int) -> None:
-        import threading
-
         self.world = world
         self.mode = state.mode
         self.region = state.region
@@ -7638,8 +7571,6 @@ class CredentialService:
     # -- the container endpoint ---------------------------------------------------
 
     def _answer_container(self, request: Request) -> bytes:
-        import hmac
-
         if not self.mode.container:
             raise Refusal(404, "no such path")
         check_method(request, b"GET")
@@ -7652,7 +7583,6 @@ class CredentialService:
         raise Refusal(404, "no such path")
 
     def _role(self, path: bytes) -> ServedRole:
-        import re
         from urllib.parse import unquote_to_bytes
 
         arn = unquote_to_bytes(path[len(b"/role-arn/") :]).decode("ascii", "replace")
@@ -7749,8 +7679,6 @@ class Client:
     def readline(self, _limit: int = 0) -> bytes:
         """Return the next request's head, nothing if none comes; Refusal where it takes too long,
         or can't become one."""
-        import socket
-
         self.data = b""
         ends = self.world.monotonic() + (IDLE_SECONDS if self.served else HEAD_SECONDS)
         while True:
@@ -7878,7 +7806,6 @@ class ClientPool:
 
     def __init__(self, world: World, most: int) -> None:
         import queue
-        import threading
 
         self.world = world
         self.most = most
@@ -8047,8 +7974,6 @@ class ServerPort:
         return self.sockets[-1]
 
     def _bound(self, number: int) -> socket.socket:
-        import socket
-
         self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         if sys.platform == "linux":
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -8056,8 +7981,6 @@ class ServerPort:
         return self.listener
 
     def _listen(self) -> None:
-        import socket
-
         self.listener.listen(MAX_CONNECTIONS)
         self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # From here on nobody shares it, whatever option he sets.
@@ -8135,8 +8058,6 @@ def read_task(world: World, kind: type[V]) -> V:
 
 def serve(world: World) -> None:
     """Be the server: descriptor 0 has the state, 3 listens, 4 is the terminal."""
-    import socket
-
     world.harden()
     descriptors = world.allow_descriptors(MAX_CONNECTIONS + 64)
     state = read_task(world, ServerState)
@@ -8269,8 +8190,6 @@ class Relay:
         control: socket.socket,
         peers: PeerCheck | None,
     ) -> None:
-        import threading
-
         self.world = world
         self.listener = listener
         self.control = control
@@ -8300,8 +8219,6 @@ class Relay:
         return "ok\n"
 
     def _accept(self) -> None:
-        import threading
-
         try:
             connection, peer = self.listener.accept()
         except OSError:
@@ -8317,8 +8234,6 @@ class Relay:
         return peer[0] == LINK_LOCAL and (self.peers is None or self.peers.allows(peer))
 
     def _pass_on(self, connection: socket.socket, port: int) -> None:
-        import socket
-
         try:
             with connection, socket.socket() as server:
                 for end in (connection, server):
@@ -8382,8 +8297,6 @@ class LinkLocalProxy:
                 raise
 
     def _listen(self) -> socket.socket:
-        import socket
-
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             if sys.platform == "linux":
@@ -8402,8 +8315,6 @@ class LinkLocalProxy:
         return listener
 
     def _listen_for_control(self) -> socket.socket:
-        import socket
-
         self.world.remove_leftovers([LINK_LOCAL_CONTROL])
         control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         control.bind(LINK_LOCAL_CONTROL)
@@ -8536,8 +8447,6 @@ def sweep_proxy(world: World) -> None:
 
 def stop_proxy(world: World) -> bool:
     """End a running proxy and wait until nothing of it is left; False if there is none."""
-    import signal
-
     if world.uid() == 0:
         with proxy_lock(world):
             sweep_proxy(world)
@@ -8917,9 +8826,6 @@ BARE = ("", "#", ";", "[")
 
 def section_settings(world: World, path: str, section: str) -> list[tuple[str, str]]:
     """Return a section's keys and values as configparser reads them; none of what it refuses."""
-    import configparser
-    import re
-
     parser = configparser.RawConfigParser()
     try:
         text = world.read_file(path, MAX_CONFIG_BYTES).decode("utf-8", "surrogateescape")
@@ -8947,8 +8853,6 @@ def process_line(words: Sequence[str]) -> str:
 
     They leave the cutting to sh, shlex or cmd, and in some a blank and ``#`` or ``;`` end a value.
     """
-    import re
-
     quoted = []
     for word in words:
         if re.fullmatch(PROCESS_SAFE, word):
@@ -8965,8 +8869,6 @@ def process_line(words: Sequence[str]) -> str:
 
 def check_process_names(profile: str, names: Sequence[str], environ: Mapping[str, str]) -> None:
     """Refuse what --process can't do (UsageError)."""
-    import re
-
     for name in names:
         if not re.fullmatch(PROCESS_NAME, name):
             raise UsageError(
@@ -9009,8 +8911,6 @@ def default_shell(environ: Mapping[str, str]) -> str:
 
 def quote_posix(text: str) -> str:
     """Quote for sh, bash and zsh; text that needs no quotes stays as it is."""
-    import shlex
-
     return shlex.quote(text)
 
 
@@ -9248,13 +9148,20 @@ class App:
         return similar or f"awsvault add {shown}"
 
     def resolve(self, profile: str, duration: str = "", region: str = "") -> ProfileConfig:
-        """Resolve a profile with the command line's own settings over it."""
-        flags = {
-            "region": region,
-            "duration_seconds": duration,
-            "session_ttl": duration,
-            "chained_session_ttl": duration,
-        }
+        """Resolve a profile with the command line's own settings over it.
+
+        A duration that it has without being asked is none: the same sessions serve.
+        """
+        usual = self._load_profile(profile, {"region": region})
+        if not duration:
+            return usual
+        names = ("duration_seconds", "session_ttl", "chained_session_ttl")
+        asked = self._load_profile(profile, {"region": region, **dict.fromkeys(names, duration)})
+        if usual.role_arn:
+            return usual if asked.role_duration.length == usual.role_duration.length else asked
+        return usual if asked.session_duration.length == usual.session_duration.length else asked
+
+    def _load_profile(self, profile: str, flags: Mapping[str, str]) -> ProfileConfig:
         return self._by_names(
             lambda stored: load_profile(self.config, profile, flags, self.world.environ, stored)
         )
@@ -9527,8 +9434,6 @@ SECRET_KEY_LENGTH = 40
 
 def is_key_id(text: str) -> bool:
     """Return True for what has the form of an access key ID, a temporary one's too."""
-    import re
-
     return bool(re.fullmatch("(AKIA|ASIA)[A-Z0-9]{12,124}", text.strip()))
 
 
@@ -10155,8 +10060,6 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
 def _offer_to_remove_section(app: App, profile: str) -> None:
     """Ask whether the section that `add` made for a profile shall go, if nothing was written into
     it."""
-    import re
-
     world, path = app.world, os.path.realpath(app.config.path)
     header = profile_header(profile).encode("utf-8", "surrogateescape")
     # A blank line before it is of `add`, too; behind it there is another section, or nothing.
@@ -10567,8 +10470,6 @@ def help_hint(command: Command | None) -> str:
 
 def make_parser(command: Command | None) -> argparse.ArgumentParser:
     """Build the parser of one subcommand's flags and the global ones."""
-    import argparse
-
     # Our messages are English, and to look for a translation takes a millisecond of every start.
     argparse._ = str  # type: ignore[attr-defined]
 
@@ -10610,8 +10511,6 @@ def _shown_word(word: str) -> str:
 
 
 def _add_option(group: Any, option: Option) -> None:
-    import argparse
-
     if not option.boolean:
         group.add_argument(
             *option.names,
@@ -10792,6 +10691,9 @@ def parse_flags(command: Command | None, flags: Sequence[str]) -> dict[str, Any]
     return vars(parsed)
 
 
+PRINTING = ("list", "export", "backends", "version")
+
+
 def run_line(world: World, argv: Sequence[str]) -> int:
     """Do what a command line says and return the exit status. AwsVaultError is for the caller to
     show."""
@@ -10814,6 +10716,8 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.command is None:
         raise UsageError("no command is named", "awsvault help")
     own = {option.dest: values[option.dest] for option in line.command.options}
+    if line.command.name in PRINTING and 1 in world.closed:
+        raise AwsVaultError("standard output is closed", "redirect it to /dev/null instead")
     words = check_words(line.command, line.words, line.before_marker)
     known = [one for one in (*GLOBAL_OPTIONS, *SESSION_OPTIONS) if one.dest in values]
     flags = repeated_flags(known, values)
@@ -10858,8 +10762,6 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
         return 1
     except Exception as error:
         if world.debugging:
-            import traceback
-
             world.say(f"debug: {without_url_secrets(traceback.format_exc())}")
         show_error(
             world,
@@ -10887,8 +10789,6 @@ def program_name() -> str:
 
 def show_error(world: World, error: AwsVaultError) -> None:
     """Write an error as one line, and a hint that names the program as it was called."""
-    import re
-
     world.say(f"error: {error.message}")
     if error.hint:
         named = re.sub(r"(?<![\w./-])awsvault(?= [a-z])", lambda _: program_name(), error.hint)

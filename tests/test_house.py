@@ -162,7 +162,7 @@ def global_names(node, local):
 
 def doors_outside_world():
     world = next(i for i, room in enumerate(ROOMS) if room[0] == "World")
-    for node in ast.walk(TREE):
+    for node in ast.walk(without_annotations()):
         here = room_of(getattr(node, "lineno", 0))
         if here == world or here < 0 or ROOMS[here][0] == "Servers":  # of which a part is root's
             continue
@@ -182,6 +182,8 @@ def doors_outside_world():
                 yield f"line {node.lineno}: {called}()"
             if re.fullmatch(r"(datetime\.)*(datetime|date)\.(now|utcnow|today)", called):
                 yield f"line {node.lineno}: {called}()"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules:
+            yield f"line {node.lineno}: {ast.unparse(node)}"  # of a lazily imported module
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in (
             "sys.stdin",
             "sys.stdout",

@@ -1101,3 +1101,23 @@ def test_names_that_are_not_utf_8_go_through_every_process(cli, home, mode):
     else:
         first, again = (cli.exec_environ(profile)["AWS_SESSION_TOKEN"] for _ in range(2))
         assert first == again
+
+
+def test_a_plain_exec_takes_what_was_made_for_a_named_duration(cli, fake_aws):
+    cli.mfa_config()
+    cli.add()
+    cli.exec_environ("prod", "-t", "123456", "-d", "4h")
+    calls = fake_aws.count()
+    cli.exec_environ("prod")
+    cli.exec_environ("prod", "-d", "4h")
+    assert fake_aws.count() == calls
+    cli.run("exec", "prod", "-d", "2h", "--no-input", "--", "true", check=3)
+
+
+def test_the_default_duration_said_aloud_is_no_other(cli, fake_aws):
+    cli.mfa_config()
+    cli.add()
+    cli.exec_environ("prod", "-t", "123456")
+    calls = fake_aws.count()
+    cli.exec_environ("prod", "-d", "1h")
+    assert fake_aws.count() == calls
