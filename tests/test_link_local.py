@@ -23,7 +23,7 @@ from tests.conftest import PROGRAM
 
 HOUSE = """
 set -e
-mount -t tmpfs tmpfs /run
+mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs tmpfs /sys
 ip link set lo up
 echo ready
