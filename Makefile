@@ -4,7 +4,7 @@
 # make fuzz      every reader of foreign text with random text, a minute each (no part of make test)
 # make pyz       dist/awsvault.pyz, for every platform it serves
 # make demo      the main job against a local STS
-# make bench     the benchmarks of the README
+# make bench     the benchmarks of docs/performance.md
 # make lock      renew requirements/*.txt
 # make clean     remove what the above made
 

@@ -1,6 +1,6 @@
 """The speed and size of dist/awsvault.pyz, as ratios in one run: what `make bench` prints.
 
-A Markdown table for the README. The yardsticks: "floor" is the bare start of the same interpreter,
+A Markdown table for docs/performance.md. The yardsticks: "floor" is the bare start of the same interpreter,
 R is that interpreter importing only argparse, json and cryptography's AESGCM from an unpacked
 folder. Times are medians of runs that take turns, in an environment of a few variables, against a
 local STS that speaks plain HTTP. Other benchmarks add their rows: a module here with `rows()`,
