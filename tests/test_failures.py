@@ -240,7 +240,11 @@ def test_a_damaged_item_is_named_and_the_others_work(vault, damage):
     item.write_bytes(damage(item.read_bytes()))
     refuse(vault, "exec", "prod", *TRUE, says="prod")
     vault.run("exec", "other", *TRUE, check=0)
-    assert vault.run("list", "--credentials", check=0).out == "other\nprod\n"
+    # What no longer has an item's form may be another program's file, which is not listed.
+    data = item.read_bytes()
+    listed = data[:3] in (b"", b"eyJ") and len(data) <= awsvault.MAX_ITEM_BYTES
+    shown = vault.run("list", "--credentials", check=0).out
+    assert shown == ("other\nprod\n" if listed else "other\n")
 
 
 def test_a_damaged_session_is_made_anew(vault, fake_aws):
