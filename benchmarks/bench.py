@@ -1,10 +1,10 @@
 """The speed and size of dist/awsvault.pyz, as ratios in one run: what `make bench` prints.
 
-A Markdown table for docs/performance.md. The yardsticks: "floor" is the bare start of the same interpreter,
-R is that interpreter importing only argparse, json and cryptography's AESGCM from an unpacked
-folder. Times are medians of runs that take turns, in an environment of a few variables, against a
-local STS that speaks plain HTTP. Other benchmarks add their rows: a module here with `rows()`,
-which returns (what, measured, ratio, goal) as texts.
+A Markdown table for docs/performance.md. Of the yardsticks, "floor" is the bare start of the same
+interpreter, R is that interpreter importing only argparse, json and cryptography's AESGCM from a
+folder of their own. Times are medians of runs that take turns, in an environment of a few
+variables, against a local STS that speaks plain HTTP. Other benchmarks add their rows: a module
+here with `rows()`, which returns (what, measured, ratio, goal) as texts.
 """
 
 from __future__ import annotations
