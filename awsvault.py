@@ -10703,6 +10703,7 @@ def run_line(world: World, argv: Sequence[str]) -> int:
         world.out(help_text(line.command))
         return 0
     parsed = parse_flags(line.command, line.flags)
+    forget_regions(world.environ, world.environ.pop(REGION_MARK, ""))
     values = option_values(options, parsed, world.environ)
     world.debugging = values["debug"]
     world.may_ask = values["input"] and not parse_environment_bool(
