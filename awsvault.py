@@ -25,6 +25,7 @@ import errno
 import gc
 import os
 import sys
+from _weakref import proxy as weak_proxy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -1096,7 +1097,8 @@ class OwnFolders:
     """
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        # Not a circle of references, so that the descriptors are closed with their World.
+        self.world: World = weak_proxy(world)
         self._open: dict[str, int] = {}
 
     def open(self, path: str, *, make: bool = False) -> int:
