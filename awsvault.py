@@ -9382,7 +9382,7 @@ def add_command(
         _append_section(app, profile, mfa_serial)
     world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
     if removed:
-        world.out(f"Deleted {removed} existing sessions\n")
+        world.out(f"Deleted {counted(removed, 'existing session')}\n")
     return 0
 
 
@@ -9519,7 +9519,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
 
 
 LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "===========", "========"))
-LIST_WIDTH = 25  # as aws-vault's, by Go's tabwriter: its columns are so wide at least
+MAX_COLUMN = 24  # so that two names and a session's words fit 80 columns
 
 
 def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool) -> int:
@@ -9527,64 +9527,70 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
     world = app.world
     stored = app.vault.profiles()
     labels = session_labels(app.vault, world.now())
+    rows: Iterable[Sequence[str]]
     if credentials:
-        names = stored
+        rows = [(name,) for name in stored]
     elif profiles:
-        names = app.config.profile_names()
+        rows = [(name,) for name in app.config.profile_names()]
     elif sessions:
-        names = [label for _, label in labels]
+        rows = [(owner or "-", label) for owner, label in labels]
     else:
         rows = [*LIST_HEADER, *_list_rows(app.config.profile_names(), stored, labels)]
-        world.out(format_table(rows, LIST_WIDTH))
-        weak = app.vault.keystore.weak_items()
-        if weak:
-            world.say(
-                f"note: {weak} stored items have aws-vault's weaker protection; keys get ours "
-                "when they are next read"
-            )
-        return 0
-    world.out("".join(f"{printable(name)}\n" for name in names))
+    world.out(format_table(rows))
+    weak = 0 if credentials or profiles or sessions else app.vault.keystore.weak_items()
+    if weak:
+        world.say(
+            f"note: aws-vault's weaker protection is on {counted(weak, 'stored item')}; keys get "
+            "ours when they are next read"
+        )
     return 0
 
 
 def session_labels(vault: Vault, now: datetime.datetime) -> list[tuple[str, str]]:
     """Return the label of each token and session, with the profile it belongs to ("" for a
     token)."""
-    tokens = [("", key) for key in vault.tokens()]
-    seconds = int(now.timestamp())
+    tokens = [("", f"SSO token of {key[len(TOKEN_PREFIX):]}") for key in vault.tokens()]
     return tokens + [
-        (
-            session.profile,
-            f"{session.type}:{format_duration(session.expires - seconds)}",
-        )
+        (session.profile, _session_label(session, session.expires - int(now.timestamp())))
         for session in vault.sessions()
         if session.expires < 2**40
     ]
+
+
+def _session_label(session: SessionKey, left: int) -> str:
+    known = session.type.removeprefix("awsvault.")
+    kind = next((words for words, type in SESSION_TYPES.items() if type == known), session.type)
+    device = " with MFA" if session.third.partition("#")[0] else ""
+    return f"{kind}{device}, " + (format_duration(left) if left > 0 else "expired")
 
 
 def _list_rows(
     profiles: Sequence[str], stored: Sequence[str], labels: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[str, str, str]]:
     for name in profiles:
-        yield (
-            name,
-            name if name in stored else "-",
-            ", ".join(label for owner, label in labels if owner == name) or "-",
-        )
+        for label in [label for owner, label in labels if owner == name] or ["-"]:
+            yield name, name if name in stored else "-", label
     for name in stored:
         if name not in profiles:
             yield "-", name, "-"
     for owner, label in labels:
         if owner not in profiles:
-            yield "-", "-", label
+            yield "-", "-", f"{label} ({owner})" if owner else label
 
 
-def format_table(rows: Iterable[Sequence[str]], least: int = 0) -> str:
-    """Write rows with columns padded by two, and ``least`` characters wide at least."""
+def format_table(rows: Iterable[Sequence[str]]) -> str:
+    """Write rows in columns with two blanks between them and none at the end.
+
+    A cell of more than MAX_COLUMN characters moves what follows it in its own row only.
+    """
     cells = [list(map(printable, row)) for row in rows]
-    widths = [max(least, *(len(cell) + 2 for cell in column)) for column in zip(*cells)]
+    widths = [
+        max((len(cell) for cell in column if len(cell) <= MAX_COLUMN), default=0)
+        for column in zip(*cells)
+    ]
+    widths[-1:] = [0]
     return "".join(
-        "".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
     )
 
 
@@ -10032,7 +10038,7 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
     world = app.world
     if sessions_only:
         removed = app.vault.delete_sessions([profile])
-        world.out(f"Deleted {removed} sessions of {printable(profile)!r}.\n")
+        world.out(f"Deleted {counted(removed, 'session')} of {printable(profile)!r}.\n")
         return 0
     if profile not in app.vault.candidates():
         raise ItemNotFound(
@@ -10050,7 +10056,8 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
     world.out(f"Deleted the credentials of {printable(profile)!r}.\n")
     if removed:
         world.out(
-            f"Deleted {removed} sessions of {', '.join(map(repr, map(printable, owners)))}.\n"
+            f"Deleted {counted(removed, 'session')} of "
+            f"{', '.join(map(repr, map(printable, owners)))}.\n"
         )
     if not force:
         _offer_to_remove_section(app, profile)
