@@ -9549,7 +9549,7 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
 def session_labels(vault: Vault, now: datetime.datetime) -> list[tuple[str, str]]:
     """Return the label of each token and session, with the profile it belongs to ("" for a
     token)."""
-    tokens = [("", f"SSO token of {key[len(TOKEN_PREFIX):]}") for key in vault.tokens()]
+    tokens = [("", f"SSO token of {key[len(TOKEN_PREFIX) :]}") for key in vault.tokens()]
     return tokens + [
         (session.profile, _session_label(session, session.expires - int(now.timestamp())))
         for session in vault.sessions()
@@ -10093,7 +10093,7 @@ def clear_command(app: App, *, profile: str) -> int:
     return 0
 
 
-def backends_command(app: App, *, use: str, force: bool) -> int:
+def backends_command(app: App, *, use: str, force: bool, verbose: bool) -> int:
     """Show which keystores can be used and what is in them, or choose one for every later run."""
     world, settings = app.world, app.options.store
     if use:
@@ -10116,25 +10116,34 @@ def backends_command(app: App, *, use: str, force: bool) -> int:
     except KeystoreError as error:
         choice = Choice("", "")
         world.say(f"warning: {error.message}")
-    rows = [("Keystore", "Usable", "Stored", "Chosen")]
-    rows += [_backend_row(world, settings, name, probes[name], choice) for name in BACKENDS]
+    rows = [("Keystore", "Usable", "Credentials", "Sessions", "Used")]
+    reasons = []
+    for name, probe in probes.items():
+        counts, why = _backend_state(world, settings, name, probe)
+        used = name == choice.backend
+        rows.append((name, "yes" if counts else "no", *(counts or "--"), "yes" if used else "-"))
+        whys = (why, f"used: {choice.why}" if used else "")
+        reasons += [f"{name}: {reason}" for reason in whys if reason]
     world.out(format_table(rows))
+    if verbose:
+        world.out("".join(f"{printable(line)}\n" for line in ["", *reasons]))
     return 0
 
 
-def _backend_row(
-    world: World, settings: StoreSettings, name: str, probe: Probe, choice: Choice
-) -> tuple[str, str, str, str]:
-    chosen = choice.why if name == choice.backend else ""
-    stored, refusal = "-", probe.refusal
+def _backend_state(
+    world: World, settings: StoreSettings, name: str, probe: Probe
+) -> tuple[tuple[str, str] | None, str]:
+    """Return how many credentials and sessions a keystore holds, as far as nobody is asked, or None
+    if it can't be used; and the reason."""
+    if probe.refusal:
+        return None, probe.refusal.message
+    if probe.state:  # listing could ask
+        return ("-", "-"), probe.state
     try:
-        if not (probe.state or refusal):  # else listing could ask somebody
-            vault = Vault(BACKENDS[name](world, settings), world)
-            stored = f"{len(vault.profiles())} credentials, {len(vault.sessions())} sessions"
+        vault = Vault(BACKENDS[name](world, settings), world)
+        return (str(len(vault.profiles())), str(len(vault.sessions()))), ""
     except AwsVaultError as error:
-        refusal = error
-    usable = f"yes ({probe.state})" if probe.state else "yes"
-    return name, f"no: {refusal.message}" if refusal else usable, stored, chosen
+        return None, error.message
 
 
 def version_command(app: App, *, json: bool, verify: bool) -> int:
@@ -10343,6 +10352,7 @@ REMOVE_OPTIONS = (
 BACKENDS_OPTIONS = (
     Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),
     switch(("--force", "-f"), "choose it even if it can't be used now"),
+    switch(("--verbose", "-v"), "with the reasons"),
 )
 VERSION_OPTIONS = (
     switch(("--json",), "with the version of every part"),
