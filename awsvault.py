@@ -119,6 +119,7 @@ MAX_TOOL_ERRORS = 16384
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
+QUIET_WAIT_SECONDS = 1.0
 MAX_SHARED_TEXT = 1000
 MAX_QUOTED = 200
 MAX_CHAIN = 200
@@ -974,15 +975,23 @@ class Lock:
 
     As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
     a holder whom this process waited for was refused meanwhile, raises that refusal instead of
-    trying it again. A holder that a signal ended was not refused.
+    trying it again. A holder that a signal ended was not refused. ``doing`` says what its holder
+    does: on a terminal, a wait of over a second says so.
     """
 
     def __init__(
-        self, world: World, name: str, wait: float, shared_refusals: bool, folder: str = ""
+        self,
+        world: World,
+        name: str,
+        doing: str,
+        wait: float = LOCK_WAIT_SECONDS,
+        shared_refusals: bool = False,
+        folder: str = "",
     ) -> None:
         self.world = world
         self.folder = folder
         self.name = name
+        self.doing = doing
         self.wait = wait
         self.shared_refusals = shared_refusals
         self.fd = -1
@@ -1043,18 +1052,33 @@ class Lock:
         return True
 
     def _wait(self, fd: int) -> None:
+        quiet = min(self.wait, QUIET_WAIT_SECONDS)
+        if self._flock(fd, quiet):
+            return
+        if self.world.is_terminal(2):
+            self.world.say(f"waiting for {self._holder(fd)}")
+        if self.wait > quiet and self._flock(fd, self.wait - quiet):
+            return
+        holder = self._holder(fd)
+        os.close(fd)
+        raise AwsVaultError(
+            f"gave up after {self.wait:.0f} seconds waiting for {holder}",
+            "answer its prompt or end it",
+        )
+
+    def _flock(self, fd: int, seconds: float) -> bool:
         try:
-            with Alarm(self.wait):
+            with Alarm(seconds):
                 fcntl.flock(fd, fcntl.LOCK_EX)
         except LockTimeout:
-            holder = self._read(fd)
-            os.close(fd)
-            where = f" on {printable(holder.terminal)}" if holder.terminal else ""
-            raise AwsVaultError(
-                f"gave up after {self.wait:.0f} seconds waiting for process "
-                f"{holder.pid}{where}, which is making this session",
-                "answer its prompt or end it",
-            ) from None
+            return False
+        return True
+
+    def _holder(self, fd: int) -> str:
+        info = self._read(fd)
+        process = f"process {info.pid}" if info.pid else "another process"
+        where = f" on {printable(info.terminal)}" if info.terminal else ""
+        return f"{process}{where}, which is {printable(self.doing)}"
 
     def _is_current(self, fd: int, path: str) -> bool:
         # A cleaner may have removed the file meanwhile: then the lock is on a file nobody else will
@@ -1394,15 +1418,19 @@ class World:
         yield f"/tmp/awsvault-{self.uid()}"
 
     def lock(
-        self, *what: str, wait: float = LOCK_WAIT_SECONDS, shared_refusals: bool = False
+        self,
+        *what: str,
+        doing: str = "making this session",
+        wait: float = LOCK_WAIT_SECONDS,
+        shared_refusals: bool = False,
     ) -> Lock:
         """Return the lock for what the words name, the same in every process of this user."""
-        return Lock(self, digest(*what)[:32], wait, shared_refusals)
+        return Lock(self, digest(*what)[:32], doing, wait, shared_refusals)
 
-    def lock_file(self, path: str) -> Lock:
+    def lock_file(self, path: str, doing: str) -> Lock:
         """Return the lock that is a file at a path of its own."""
         folder, name = os.path.split(path)
-        return Lock(self, name, LOCK_WAIT_SECONDS, False, folder)
+        return Lock(self, name, doing, folder=folder)
 
     # -- files ------------------------------------------------------------
 
@@ -2852,7 +2880,7 @@ class Passphrase:
             hint = f"{PASSPHRASE_HINT}{terminal}"
             return self.world.ask(question, hidden=True, timeout=rest, instead=hint)
 
-        with self.world.lock("passphrase", vault):
+        with self.world.lock("passphrase", vault, doing="asking for the vault's passphrase"):
             self.asked += 1
             self.ends = self.ends or self.world.monotonic() + PROMPT_WAIT_SECONDS
             answer = ask(f"Passphrase for {'the new vault' if new else 'vault'} {printable(vault)}")
@@ -3182,7 +3210,7 @@ class FileKeystore(Keystore):
         return self.folder
 
     def _write_lock(self) -> Lock:
-        return self.world.lock("vault", self.identity())
+        return self.world.lock("vault", self.identity(), doing="writing to the vault")
 
 
 MAX_PROBE_ITERATIONS = 3 * MAX_ITERATIONS
@@ -3251,7 +3279,7 @@ class NameIndex:
     def change(self, places: Mapping[str, str | None]) -> None:
         """Add names, or take away those whose place is None; without a whole index nothing is
         done."""
-        with self.world.lock("index", self.identity):
+        with self.world.lock("index", self.identity, doing="writing the index of the keystore"):
             names = self.read()
             if names is None and self.whole:
                 return
@@ -5993,7 +6021,7 @@ class MfaCodes:
     def lock(self, mfa: Mfa) -> Lock:
         """Return the lock to hold from asking for a code until it is spent: two roles must not
         share one."""
-        return self.world.lock("mfa", mfa.serial)
+        return self.world.lock("mfa", mfa.serial, doing=f"using the MFA device {mfa.serial}")
 
     def code(self, mfa: Mfa) -> Secret:
         """Return a code of the device; AwsVaultError if what came is not one."""
@@ -8379,7 +8407,7 @@ class LinkLocalProxy:
 def proxy_lock(world: World) -> Lock:
     """Return the lock for looking at a proxy's files, making and removing them. It is no file in
     their folder, which all may look into, and so could hold."""
-    return world.lock_file(f"{LINK_LOCAL_FOLDER}.lock")
+    return world.lock_file(f"{LINK_LOCAL_FOLDER}.lock", f"looking after {LINK_LOCAL}")
 
 
 def refuse_real_metadata(world: World) -> None:
@@ -9502,7 +9530,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
     try:
         if not world.environ.get("AWS_CONFIG_FILE"):
             world.own_home()
-        with world.lock("config", os.path.realpath(path)):
+        with world.lock("config", os.path.realpath(path), doing="writing the config file"):
             config = load_config(world)
             if not config.has_profile(profile):
                 world.make_folder(os.path.dirname(os.path.abspath(path)))
@@ -10078,7 +10106,7 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
     question = f"Remove its empty section from {printable(app.config.path)}?"
     if not confirmed(world, question, "--force"):
         return
-    with world.lock("config", path):
+    with world.lock("config", path, doing="writing the config file"):
         data = empty.sub(b"", world.read_file(path, MAX_CONFIG_BYTES), count=1)
         world.write_atomic(path, data, os.path.dirname(path), keep_mode=True)
     world.out(f"Removed {printable(profile_header(profile))}.\n")
