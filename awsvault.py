@@ -120,6 +120,7 @@ MAX_TOOL_ERRORS = 16384
 MAX_PASSPHRASE_BYTES = 64 * 1024
 MAX_FILE_NAME_BYTES = 255
 LOCK_WAIT_SECONDS = 120.0
+QUIET_WAIT_SECONDS = 1.0
 MAX_SHARED_TEXT = 1000
 MAX_QUOTED = 200
 MAX_CHAIN = 200
@@ -975,15 +976,23 @@ class Lock:
 
     As a context manager: entering waits for the lock (AwsVaultError after ``wait`` seconds) and, if
     a holder whom this process waited for was refused meanwhile, raises that refusal instead of
-    trying it again. A holder that a signal ended was not refused.
+    trying it again. A holder that a signal ended was not refused. ``doing`` says what its holder
+    does: on a terminal, a wait of over a second says so.
     """
 
     def __init__(
-        self, world: World, name: str, wait: float, shared_refusals: bool, folder: str = ""
+        self,
+        world: World,
+        name: str,
+        doing: str,
+        wait: float = LOCK_WAIT_SECONDS,
+        shared_refusals: bool = False,
+        folder: str = "",
     ) -> None:
         self.world = world
         self.folder = folder
         self.name = name
+        self.doing = doing
         self.wait = wait
         self.shared_refusals = shared_refusals
         self.fd = -1
@@ -1044,18 +1053,33 @@ class Lock:
         return True
 
     def _wait(self, fd: int) -> None:
+        quiet = min(self.wait, QUIET_WAIT_SECONDS)
+        if self._flock(fd, quiet):
+            return
+        if self.world.is_terminal(2):
+            self.world.say(f"waiting for {self._holder(fd)}")
+        if self.wait > quiet and self._flock(fd, self.wait - quiet):
+            return
+        holder = self._holder(fd)
+        os.close(fd)
+        raise AwsVaultError(
+            f"gave up after {self.wait:.0f} seconds waiting for {holder}",
+            "answer its prompt or end it",
+        )
+
+    def _flock(self, fd: int, seconds: float) -> bool:
         try:
-            with Alarm(self.wait):
+            with Alarm(seconds):
                 fcntl.flock(fd, fcntl.LOCK_EX)
         except LockTimeout:
-            holder = self._read(fd)
-            os.close(fd)
-            where = f" on {printable(holder.terminal)}" if holder.terminal else ""
-            raise AwsVaultError(
-                f"gave up after {self.wait:.0f} seconds waiting for process "
-                f"{holder.pid}{where}, which is making this session",
-                "answer its prompt or end it",
-            ) from None
+            return False
+        return True
+
+    def _holder(self, fd: int) -> str:
+        info = self._read(fd)
+        process = f"process {info.pid}" if info.pid else "another process"
+        where = f" on {printable(info.terminal)}" if info.terminal else ""
+        return f"{process}{where}, which is {printable(self.doing)}"
 
     def _is_current(self, fd: int, path: str) -> bool:
         # A cleaner may have removed the file meanwhile: then the lock is on a file nobody else will
@@ -1396,15 +1420,19 @@ class World:
         yield f"/tmp/awsvault-{self.uid()}"
 
     def lock(
-        self, *what: str, wait: float = LOCK_WAIT_SECONDS, shared_refusals: bool = False
+        self,
+        *what: str,
+        doing: str = "making this session",
+        wait: float = LOCK_WAIT_SECONDS,
+        shared_refusals: bool = False,
     ) -> Lock:
         """Return the lock for what the words name, the same in every process of this user."""
-        return Lock(self, digest(*what)[:32], wait, shared_refusals)
+        return Lock(self, digest(*what)[:32], doing, wait, shared_refusals)
 
-    def lock_file(self, path: str) -> Lock:
+    def lock_file(self, path: str, doing: str) -> Lock:
         """Return the lock that is a file at a path of its own."""
         folder, name = os.path.split(path)
-        return Lock(self, name, LOCK_WAIT_SECONDS, False, folder)
+        return Lock(self, name, doing, folder=folder)
 
     # -- files ------------------------------------------------------------
 
@@ -2854,7 +2882,7 @@ class Passphrase:
             hint = f"{PASSPHRASE_HINT}{terminal}"
             return self.world.ask(question, hidden=True, timeout=rest, instead=hint)
 
-        with self.world.lock("passphrase", vault):
+        with self.world.lock("passphrase", vault, doing="asking for the vault's passphrase"):
             self.asked += 1
             self.ends = self.ends or self.world.monotonic() + PROMPT_WAIT_SECONDS
             answer = ask(f"Passphrase for {'the new vault' if new else 'vault'} {printable(vault)}")
@@ -3184,7 +3212,7 @@ class FileKeystore(Keystore):
         return self.folder
 
     def _write_lock(self) -> Lock:
-        return self.world.lock("vault", self.identity())
+        return self.world.lock("vault", self.identity(), doing="writing to the vault")
 
 
 MAX_PROBE_ITERATIONS = 3 * MAX_ITERATIONS
@@ -3253,7 +3281,7 @@ class NameIndex:
     def change(self, places: Mapping[str, str | None]) -> None:
         """Add names, or take away those whose place is None; without a whole index nothing is
         done."""
-        with self.world.lock("index", self.identity):
+        with self.world.lock("index", self.identity, doing="writing the index of the keystore"):
             names = self.read()
             if names is None and self.whole:
                 return
@@ -5995,7 +6023,7 @@ class MfaCodes:
     def lock(self, mfa: Mfa) -> Lock:
         """Return the lock to hold from asking for a code until it is spent: two roles must not
         share one."""
-        return self.world.lock("mfa", mfa.serial)
+        return self.world.lock("mfa", mfa.serial, doing=f"using the MFA device {mfa.serial}")
 
     def code(self, mfa: Mfa) -> Secret:
         """Return a code of the device; AwsVaultError if what came is not one."""
@@ -8381,7 +8409,7 @@ class LinkLocalProxy:
 def proxy_lock(world: World) -> Lock:
     """Return the lock for looking at a proxy's files, making and removing them. It is no file in
     their folder, which all may look into, and so could hold."""
-    return world.lock_file(f"{LINK_LOCAL_FOLDER}.lock")
+    return world.lock_file(f"{LINK_LOCAL_FOLDER}.lock", f"looking after {LINK_LOCAL}")
 
 
 def refuse_real_metadata(world: World) -> None:
@@ -9384,7 +9412,7 @@ def add_command(
         _append_section(app, profile, mfa_serial)
     world.out(f'Added credentials to profile "{printable(profile)}" in vault\n')
     if removed:
-        world.out(f"Deleted {removed} existing sessions\n")
+        world.out(f"Deleted {counted(removed, 'existing session')}\n")
     return 0
 
 
@@ -9504,7 +9532,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
     try:
         if not world.environ.get("AWS_CONFIG_FILE"):
             world.own_home()
-        with world.lock("config", os.path.realpath(path)):
+        with world.lock("config", os.path.realpath(path), doing="writing the config file"):
             config = load_config(world)
             if not config.has_profile(profile):
                 world.make_folder(os.path.dirname(os.path.abspath(path)))
@@ -9521,7 +9549,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
 
 
 LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "===========", "========"))
-LIST_WIDTH = 25  # as aws-vault's, by Go's tabwriter: its columns are so wide at least
+MAX_COLUMN = 24  # so that two names and a session's words fit 80 columns
 
 
 def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool) -> int:
@@ -9529,64 +9557,70 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
     world = app.world
     stored = app.vault.profiles()
     labels = session_labels(app.vault, world.now())
+    rows: Iterable[Sequence[str]]
     if credentials:
-        names = stored
+        rows = [(name,) for name in stored]
     elif profiles:
-        names = app.config.profile_names()
+        rows = [(name,) for name in app.config.profile_names()]
     elif sessions:
-        names = [label for _, label in labels]
+        rows = [(owner or "-", label) for owner, label in labels]
     else:
         rows = [*LIST_HEADER, *_list_rows(app.config.profile_names(), stored, labels)]
-        world.out(format_table(rows, LIST_WIDTH))
-        weak = app.vault.keystore.weak_items()
-        if weak:
-            world.say(
-                f"note: {weak} stored items have aws-vault's weaker protection; keys get ours "
-                "when they are next read"
-            )
-        return 0
-    world.out("".join(f"{printable(name)}\n" for name in names))
+    world.out(format_table(rows))
+    weak = 0 if credentials or profiles or sessions else app.vault.keystore.weak_items()
+    if weak:
+        world.say(
+            f"note: aws-vault's weaker protection is on {counted(weak, 'stored item')}; keys get "
+            "ours when they are next read"
+        )
     return 0
 
 
 def session_labels(vault: Vault, now: datetime.datetime) -> list[tuple[str, str]]:
     """Return the label of each token and session, with the profile it belongs to ("" for a
     token)."""
-    tokens = [("", key) for key in vault.tokens()]
-    seconds = int(now.timestamp())
+    tokens = [("", f"SSO token of {key[len(TOKEN_PREFIX) :]}") for key in vault.tokens()]
     return tokens + [
-        (
-            session.profile,
-            f"{session.type}:{format_duration(session.expires - seconds)}",
-        )
+        (session.profile, _session_label(session, session.expires - int(now.timestamp())))
         for session in vault.sessions()
         if session.expires < 2**40
     ]
+
+
+def _session_label(session: SessionKey, left: int) -> str:
+    known = session.type.removeprefix("awsvault.")
+    kind = next((words for words, type in SESSION_TYPES.items() if type == known), session.type)
+    device = " with MFA" if session.third.partition("#")[0] else ""
+    return f"{kind}{device}, " + (format_duration(left) if left > 0 else "expired")
 
 
 def _list_rows(
     profiles: Sequence[str], stored: Sequence[str], labels: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[str, str, str]]:
     for name in profiles:
-        yield (
-            name,
-            name if name in stored else "-",
-            ", ".join(label for owner, label in labels if owner == name) or "-",
-        )
+        for label in [label for owner, label in labels if owner == name] or ["-"]:
+            yield name, name if name in stored else "-", label
     for name in stored:
         if name not in profiles:
             yield "-", name, "-"
     for owner, label in labels:
         if owner not in profiles:
-            yield "-", "-", label
+            yield "-", "-", f"{label} ({owner})" if owner else label
 
 
-def format_table(rows: Iterable[Sequence[str]], least: int = 0) -> str:
-    """Write rows with columns padded by two, and ``least`` characters wide at least."""
+def format_table(rows: Iterable[Sequence[str]]) -> str:
+    """Write rows in columns with two blanks between them and none at the end.
+
+    A cell of more than MAX_COLUMN characters moves what follows it in its own row only.
+    """
     cells = [list(map(printable, row)) for row in rows]
-    widths = [max(least, *(len(cell) + 2 for cell in column)) for column in zip(*cells)]
+    widths = [
+        max((len(cell) for cell in column if len(cell) <= MAX_COLUMN), default=0)
+        for column in zip(*cells)
+    ]
+    widths[-1:] = [0]
     return "".join(
-        "".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + "\n" for row in cells
     )
 
 
@@ -10034,7 +10068,7 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
     world = app.world
     if sessions_only:
         removed = app.vault.delete_sessions([profile])
-        world.out(f"Deleted {removed} sessions of {printable(profile)!r}.\n")
+        world.out(f"Deleted {counted(removed, 'session')} of {printable(profile)!r}.\n")
         return 0
     if profile not in app.vault.candidates():
         raise ItemNotFound(
@@ -10052,7 +10086,8 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
     world.out(f"Deleted the credentials of {printable(profile)!r}.\n")
     if removed:
         world.out(
-            f"Deleted {removed} sessions of {', '.join(map(repr, map(printable, owners)))}.\n"
+            f"Deleted {counted(removed, 'session')} of "
+            f"{', '.join(map(repr, map(printable, owners)))}.\n"
         )
     if not force:
         _offer_to_remove_section(app, profile)
@@ -10073,7 +10108,7 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
     question = f"Remove its empty section from {printable(app.config.path)}?"
     if not confirmed(world, question, "--force"):
         return
-    with world.lock("config", path):
+    with world.lock("config", path, doing="writing the config file"):
         data = empty.sub(b"", world.read_file(path, MAX_CONFIG_BYTES), count=1)
         world.write_atomic(path, data, os.path.dirname(path), keep_mode=True)
     world.out(f"Removed {printable(profile_header(profile))}.\n")
@@ -10088,7 +10123,7 @@ def clear_command(app: App, *, profile: str) -> int:
     return 0
 
 
-def backends_command(app: App, *, use: str, force: bool) -> int:
+def backends_command(app: App, *, use: str, force: bool, verbose: bool) -> int:
     """Show which keystores can be used and what is in them, or choose one for every later run."""
     world, settings = app.world, app.options.store
     if use:
@@ -10111,25 +10146,34 @@ def backends_command(app: App, *, use: str, force: bool) -> int:
     except KeystoreError as error:
         choice = Choice("", "")
         world.say(f"warning: {error.message}")
-    rows = [("Keystore", "Usable", "Stored", "Chosen")]
-    rows += [_backend_row(world, settings, name, probes[name], choice) for name in BACKENDS]
+    rows = [("Keystore", "Usable", "Credentials", "Sessions", "Used")]
+    reasons = []
+    for name, probe in probes.items():
+        counts, why = _backend_state(world, settings, name, probe)
+        used = name == choice.backend
+        rows.append((name, "yes" if counts else "no", *(counts or "--"), "yes" if used else "-"))
+        whys = (why, f"used: {choice.why}" if used else "")
+        reasons += [f"{name}: {reason}" for reason in whys if reason]
     world.out(format_table(rows))
+    if verbose:
+        world.out("".join(f"{printable(line)}\n" for line in ["", *reasons]))
     return 0
 
 
-def _backend_row(
-    world: World, settings: StoreSettings, name: str, probe: Probe, choice: Choice
-) -> tuple[str, str, str, str]:
-    chosen = choice.why if name == choice.backend else ""
-    stored, refusal = "-", probe.refusal
+def _backend_state(
+    world: World, settings: StoreSettings, name: str, probe: Probe
+) -> tuple[tuple[str, str] | None, str]:
+    """Return how many credentials and sessions a keystore holds, as far as nobody is asked, or None
+    if it can't be used; and the reason."""
+    if probe.refusal:
+        return None, probe.refusal.message
+    if probe.state:  # listing could ask
+        return ("-", "-"), probe.state
     try:
-        if not (probe.state or refusal):  # else listing could ask somebody
-            vault = Vault(BACKENDS[name](world, settings), world)
-            stored = f"{len(vault.profiles())} credentials, {len(vault.sessions())} sessions"
+        vault = Vault(BACKENDS[name](world, settings), world)
+        return (str(len(vault.profiles())), str(len(vault.sessions()))), ""
     except AwsVaultError as error:
-        refusal = error
-    usable = f"yes ({probe.state})" if probe.state else "yes"
-    return name, f"no: {refusal.message}" if refusal else usable, stored, chosen
+        return None, error.message
 
 
 def version_command(app: App, *, json: bool, verify: bool) -> int:
@@ -10338,6 +10382,7 @@ REMOVE_OPTIONS = (
 BACKENDS_OPTIONS = (
     Option(("--use",), "use this keystore from now on", choices=tuple(BACKENDS)),
     switch(("--force", "-f"), "choose it even if it can't be used now"),
+    switch(("--verbose", "-v"), "with the reasons"),
 )
 VERSION_OPTIONS = (
     switch(("--json",), "with the version of every part"),

@@ -72,6 +72,7 @@ ENDPOINT_PREFIXES = ("sts", "iam", "portal.sso", "sso", "oidc", "signin")
 MAX_BYTES = 30_000_000
 UNUSED_DAYS = 14
 LOCK_SECONDS = 60
+QUIET_SECONDS = 1.0
 STALE_SECONDS = 3600
 
 # What a start reads from the cache, and compiles from the zip where there is none.
@@ -441,7 +442,7 @@ class Lock:
         import errno
         import fcntl
 
-        limit = time.monotonic() + seconds
+        began, said = time.monotonic(), False
         while True:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -449,14 +450,33 @@ class Lock:
             except OSError as error:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
                     break
-            if time.monotonic() >= limit:
+            waited = time.monotonic() - began
+            if waited >= seconds:
                 return False
+            if waited >= QUIET_SECONDS and not said:
+                said = True
+                self.say_who_holds_it()
             time.sleep(0.01)
         try:
             named = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
         except OSError:
             return False
         return os.path.samestat(named, os.fstat(self.fd))
+
+    def sign(self) -> None:
+        """Write this process's id into the file, for those who wait."""
+        try:
+            os.pwrite(self.fd, b"%-10d" % os.getpid(), 0)
+        except OSError:
+            # On a full disk the lock itself still holds.
+            return
+
+    def say_who_holds_it(self) -> None:
+        """Say on a terminal which process is waited for."""
+        if sys.stderr and sys.stderr.isatty():
+            pid = os.pread(self.fd, 10, 0).decode("ascii", "replace").strip()
+            who = f"process {pid}" if pid.isdecimal() else "another process"
+            sys.stderr.write(f"awsvault: waiting for {who}, which is unpacking awsvault\n")
 
     def close(self) -> None:
         """Unlock; the file stays."""
@@ -514,6 +534,7 @@ def under_lock(bundle: Bundle, work: Callable[[str], Made]) -> Made:
             lock = Lock(build, "unpack.lock")
             try:
                 if lock.take(LOCK_SECONDS):
+                    lock.sign()
                     Lock(build, "use.lock").close()
                     folder, path = bundle.walk(f"{path}/{bundle.tag}", make=True)
                     os.close(folder)

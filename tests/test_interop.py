@@ -101,7 +101,7 @@ def test_reading_makes_an_item_stronger_and_changes_nothing_else(cli, vector):
     put(cli, vector)
     name = vector["item"]["Key"]
     env = {"AWS_VAULT_FILE_PASSPHRASE": vector["passphrase"], "AWS_VAULT_FILE_ITERATIONS": "9001"}
-    assert "1 stored items have aws-vault's weaker protection" in cli.run("list", env=env).err
+    assert "aws-vault's weaker protection is on 1 stored item;" in cli.run("list", env=env).err
     cli.run("export", "--no-session", "--format=json", name, env=env, check=0)
     token = (cli.keys / vector["file_name"]).read_text()
     header, _, item, data = open_independently(token, vector["passphrase"])
@@ -156,10 +156,9 @@ def test_a_flag_that_asks_for_more_does_not_get_aws_vaults_session(shared, fake_
 def test_sessions_and_tokens_are_listed_and_cleared(shared):
     put(shared, *[vector for vector in VECTORS if vector.get("kind") == "token"])
     listed = shared.run("list", "--sessions", check=0).out.splitlines()
-    kinds = sorted(label.rpartition(":")[0] for label in listed)
+    kinds = sorted(line.split("  ")[-1].strip().partition(",")[0] for line in listed)
     assert kinds == [
-        "credential_process", "oidc:https://d-1234567890.awsapps.com/start".rpartition(":")[0],
-        "sts.AssumeRole", "sts.GetSessionToken",
+        "SSO token of https://d-1234567890.awsapps.com/start", "process", "role with MFA", "session with MFA",
     ]  # fmt: skip
     assert shared.run("list", "--credentials", check=0).out.split() == ["cp", "mfa", "prod"]
     assert shared.run("clear", check=0).out == "Cleared 4 sessions.\n"

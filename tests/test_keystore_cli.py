@@ -309,21 +309,25 @@ class TestChoosing:
         desktop.gnome_keyring()
         cli = native()
         cli.add()
-        lines = cli.run("backends", check=0).out.splitlines()
-        rows = {line.split()[0]: line for line in lines}
+        table = cli.run("backends", check=0).out
+        rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
         assert list(rows) == [
             "Keystore", "keychain", "secret-service", "kwallet", "pass", "passage", "file",
         ]  # fmt: skip
-        assert "yes" in rows["secret-service"]
-        assert "1 credentials, 0 sessions" in rows["secret-service"]
-        assert "remembered in ~/.awsvault/state.json" in rows["secret-service"]
-        assert "no: security is not installed" in rows["keychain"]
-        assert "no:" in rows["kwallet"]
-        assert "0 credentials, 0 sessions" in rows["file"]
-        named = cli.run("backends", "--backend", "file", check=0).out.splitlines()[-1]
+        assert rows["Keystore"] == ["Usable", "Credentials", "Sessions", "Used"]
+        assert rows["secret-service"] == ["yes", "1", "0", "yes"]
+        assert rows["keychain"] == rows["kwallet"] == ["no", "-", "-", "-"]
+        assert rows["file"] == ["yes", "0", "0", "-"]
+        assert max(map(len, table.splitlines())) <= 80 and " \n" not in table
+        verbose = cli.run("backends", "-v", check=0).out
+        assert verbose.startswith(f"{table}\n")
+        assert "secret-service: used: remembered in ~/.awsvault/state.json\n" in verbose
+        assert "keychain: security is not installed: the keychain is macOS's\n" in verbose
+        assert "\nfile:" not in verbose, "it has no reason to give"
+        named = cli.run("backends", "-v", "--backend", "file", check=0).out.splitlines()[-1]
         assert "named by --backend" in named
 
     def test_the_table_is_no_choice(self, native):
         cli = native(DBUS_SESSION_BUS_ADDRESS=None)
-        assert "the first that can be used here" in cli.run("backends", check=0).out
+        assert "the first that can be used here" in cli.run("backends", "-v", check=0).out
         assert not (cli.home / ".awsvault").exists()

@@ -493,30 +493,84 @@ def test_list_decrypts_nothing(app, store):
     assert app.world.asked == []
 
 
-def test_list_shows_what_aws_vault_shows(app, store, world):
+LISTED = """\
+Profile  Credentials  Sessions
+=======  ===========  ========
+prod     prod         session with MFA, 59m59s
+prod     prod         role, expired
+prod     prod         web identity, 1h0m0s
+prod     prod         process, 1h0m0s
+prod     prod         other.kind, 1h0m0s
+admin    -            -
+deep     -            -
+own      -            -
+circle   -            -
+circle2  -            -
+-        spare        -
+-        -            SSO token of https://x/start
+-        -            session, 1h0m0s (nobody)
+"""
+
+
+def one_of_each(store):
     store.items.clear()
     store.set(Item("prod", Secret("x")))
     store.set(Item("spare", Secret("x")))
-    by_go(store, third=SERIAL, left=3599)
-    by_go(store, type="awsvault.sts.AssumeRole", left=-303)
+    by_go(store, third=f"{SERIAL}#0123456789abcdef", left=3599)
+    by_go(store, type="awsvault.sts.AssumeRole", third="#0123456789abcdef", left=-303)
+    by_go(store, type="sts.AssumeRoleWithWebIdentity")
+    by_go(store, type="credential_process")
+    by_go(store, type="other.kind")
     by_go(store, profile="nobody", left=3600)
     store.set(Item("oidc:https://x/start", Secret("x")))
+
+
+def test_list_is_one_line_a_session_in_words(app, store, world):
+    one_of_each(store)
     awsvault.list_command(app, profiles=False, sessions=False, credentials=False)
+    assert world.written == LISTED
+
+
+def test_list_of_sessions_names_the_profile(app, store, world):
+    one_of_each(store)
+    awsvault.list_command(app, profiles=False, sessions=True, credentials=False)
     lines = world.written.splitlines()
-    assert [line.split(maxsplit=2)[:2] for line in lines[:3]] == [
-        ["Profile", "Credentials"],
-        ["=======", "==========="],
-        ["prod", "prod"],
-    ]
-    labels = "sts.GetSessionToken:59m59s, awsvault.sts.AssumeRole:-5m3s"
-    assert lines[2].rstrip().endswith(" " + labels)
-    assert [line.split() for line in lines[-3:]] == [
-        ["-", "spare", "-"],
-        ["-", "-", "oidc:https://x/start"],
-        ["-", "-", "sts.GetSessionToken:1h0m0s"],
-    ]
-    assert len({len(line) for line in lines}) == 1, "every line is padded"
-    assert lines[0].startswith("Profile".ljust(25) + "Credentials".ljust(25))
+    assert lines[0] == "-       SSO token of https://x/start"
+    assert lines[1] == "prod    session with MFA, 59m59s"
+    assert lines[-1] == "nobody  session, 1h0m0s"
+    assert len(lines) == 7
+
+
+def test_a_name_that_is_too_long_for_its_column_widens_only_its_own_row(app, store, world):
+    one_of_each(store)
+    by_go(store, profile="x" * 70)
+    store.set(Item("y" * 24, Secret("x")))
+    awsvault.list_command(app, profiles=False, sessions=True, credentials=False)
+    assert f"{'x' * 70}  session, 1h0m0s\n" in world.written
+    world.written = ""
+    awsvault.list_command(app, profiles=False, sessions=False, credentials=False)
+    rows = world.written.splitlines()
+    assert max(len(row) for row in rows if "x" * 70 not in row) <= 80
+    assert f"prod     prod{' ' * 22}session with MFA, 59m59s" in rows
+    assert not any(row.endswith(" ") for row in rows)
+
+
+def test_the_widest_session_beside_names_of_24_characters_fits_80_columns():
+    name = "n" * 24
+    label = awsvault._session_label(SessionKey(GST, name, SERIAL, 0), 36 * 3600)
+    assert len(awsvault.format_table([(name, name, label)]).rstrip("\n")) <= 80
+
+
+@pytest.mark.parametrize("kind", ["profiles", "credentials"])
+def test_names_are_listed_whole_for_scripts(app, store, world, kind):
+    store.items.clear()
+    name = "x" * 90 + " "
+    store.set(Item(name, Secret("x")))
+    app._config = awsvault.load_config(world)
+    app.config.profile_names = lambda: [name, "b"]
+    flags = {**dict.fromkeys(("profiles", "sessions", "credentials"), False), kind: True}
+    awsvault.list_command(app, **flags)
+    assert world.written.splitlines()[0] == name
 
 
 @pytest.mark.parametrize("expires", [2**40, 2**63 - 1, 0])

@@ -119,6 +119,69 @@ def test_the_time_out_names_the_holders_terminal(world, home):
     ended(pid)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_wait_says_on_a_terminal_for_whom_and_what(world, home, monkeypatch, terminal):
+    held, said = Pipe(), Pipe()
+    monkeypatch.setattr(awsvault, "QUIET_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(world, "is_terminal", lambda fd: terminal and fd == 2)
+
+    def hold():
+        holder = FakeWorld(home)
+        holder.failures["terminal_name"] = lambda: "/dev/pts/7"
+        with holder.lock("x"):
+            held.say()
+            said.wait()
+
+    pid = in_child(hold)
+    held.wait()
+    inner = awsvault.Lock._flock
+
+    def then_let_go(lock, fd, seconds):
+        if seconds > 0.05:
+            said.say()
+        return inner(lock, fd, seconds)
+
+    monkeypatch.setattr(awsvault.Lock, "_flock", then_let_go)
+    with world.lock("x", doing="writing to the vault") as lock:
+        assert lock.fd >= 0
+    line = f"waiting for process {pid} on /dev/pts/7, which is writing to the vault"
+    assert world.said == ([line] if terminal else [])
+    assert ended(pid) == 0
+
+
+def test_a_short_wait_is_silent(world, home, monkeypatch):
+    held = Pipe()
+    monkeypatch.setattr(awsvault, "QUIET_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(world, "is_terminal", lambda fd: True)
+    letting_go = Pipe()
+
+    def hold():
+        with FakeWorld(home).lock("x"):
+            held.say()
+            letting_go.wait()
+
+    pid = in_child(hold)
+    held.wait()
+    inner = awsvault.Lock._flock
+
+    def then_let_go(lock, fd, seconds):
+        letting_go.say()
+        return inner(lock, fd, seconds)
+
+    monkeypatch.setattr(awsvault.Lock, "_flock", then_let_go)
+    with world.lock("x"):
+        assert world.said == []
+    assert ended(pid) == 0
+
+
+def test_every_lock_names_what_its_holder_does(world):
+    assert world.lock("x").doing == "making this session"
+    mfa = awsvault.Mfa("arn:aws:iam::111111111111:mfa/jon", "")
+    device = awsvault.MfaCodes(world, None, "").lock(mfa)
+    assert device.doing == "using the MFA device arn:aws:iam::111111111111:mfa/jon"
+    assert awsvault.proxy_lock(world).doing == "looking after 169.254.169.254"
+
+
 def test_many_processes_take_turns(world, home):
     counter = home / "counter"
     counter.write_text("0")

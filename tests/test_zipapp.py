@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import runpy
@@ -317,6 +318,25 @@ def test_fifty_first_runs_at_once_unpack_once(start, tmp_path):
         "build_zipapp.pyc",
         "lib",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_wait_for_unpacking_says_on_a_terminal_for_whom(tmp_path, monkeypatch, terminal):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    holder, waiter = (build_zipapp.Lock(folder, "unpack.lock") for _ in range(2))
+    assert holder.take(0)
+    holder.sign()
+    said = io.StringIO()
+    monkeypatch.setattr(said, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(build_zipapp, "QUIET_SECONDS", 0.0)
+    assert not waiter.take(0.03)
+    line = f"awsvault: waiting for process {os.getpid()}, which is unpacking awsvault\n"
+    assert said.getvalue() == (line if terminal else "")
+    holder.close()
+    assert waiter.take(0)
+    waiter.close()
+    os.close(folder)
 
 
 # Dies at the n-th change to the cache.
