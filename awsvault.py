@@ -6826,13 +6826,16 @@ def _choice_for_later_roles(
 
 def _mfa(serial: str, profile: ProfileConfig, chain: Sequence[ProfileConfig]) -> Mfa | None:
     """Return a device with the command of the profile that has both; the asking profile's own comes
-    first."""
+    first.
+
+    Else that of the nearest source that names no device of its own, as in aws-vault's fork.
+    """
     if not serial:
         return None
-    owners = [
-        owner for owner in (profile, *chain) if owner.mfa_serial == serial and owner.mfa_process
-    ]
-    return Mfa(serial, owners[0].mfa_process if owners else "")
+    owners = [owner for owner in (profile, *chain) if owner.mfa_serial == serial]
+    sources = [one for one in chain[chain.index(owners[-1]) :] if not one.mfa_serial]
+    commands = (one.mfa_process for one in (*owners, *sources) if one.mfa_process)
+    return Mfa(serial, next(commands, ""))
 
 
 def _slot(
@@ -9146,10 +9149,7 @@ class App:
         exists (UsageError)."""
         environ_name = self.world.environ.get("AWS_PROFILE", "")
         chosen = name or environ_name or "default"
-        if self.config.has_profile(chosen) or chosen in self.vault.known_profiles():
-            return chosen
-        stored = self.vault.profiles()
-        if chosen in stored:
+        if self.has_profile(chosen):
             return chosen
         if chosen in self.vault.candidates():
             raise foreign_entry(chosen, "not in aws-vault's form")
@@ -9165,8 +9165,21 @@ class App:
         raise UsageError(
             f"profile {printable(chosen)!r} is neither in {printable(self.config.path)} nor in "
             "the vault",
-            self._hint_for_profile(chosen, stored),
+            self._hint_for_profile(chosen, self.vault.profiles()),
         )
+
+    def has_profile(self, name: str) -> bool:
+        """Tell whether a profile is in the config or in the vault."""
+        if self.config.has_profile(name) or name in self.vault.known_profiles():
+            return True
+        return name in self.vault.profiles()
+
+    def cut_words(self, words: Sequence[str]) -> tuple[str, Sequence[str]]:
+        """Cut what stands right of ``--`` into profile and command: the profile is first, as in
+        aws-vault, unless $AWS_PROFILE is set and the first word is no profile."""
+        if not words or (self.world.environ.get("AWS_PROFILE") and not self.has_profile(words[0])):
+            return "", words
+        return words[0], words[1:]
 
     def _hint_for_profile(self, name: str, stored: Sequence[str]) -> str:
         shown = printable(name)
@@ -9627,7 +9640,7 @@ def format_table(rows: Iterable[Sequence[str]]) -> str:
 def exec_command(
     app: App,
     *,
-    profile: str,
+    profile: str | None,
     command: Sequence[str],
     duration: str,
     no_session: bool,
@@ -9646,6 +9659,8 @@ def exec_command(
     one, or from this program itself, which SDKs start for each profile in ``process``.
     """
     world = app.world
+    if profile is None:
+        profile, command = ("", command) if process else app.cut_words(command)
     if json:
         refuse_together(
             {**server_flags, "process": bool(process)},
@@ -10616,14 +10631,15 @@ def option_values(
 
 
 def check_words(command: Command, words: Sequence[str], before_marker: int) -> dict[str, Any]:
-    """Return a command's words by name (UsageError for too few or too many)."""
+    """Return a command's words by name (UsageError for too few or too many); the profile of a
+    command is None where all stands right of the ``--``."""
     values: dict[str, Any] = {}
     rest = list(words)
     for word in command.words:
         if word == "command...":
             values["command"], rest = rest, []
         elif word == "profile?" and "command..." in command.words and not before_marker:
-            values["profile"] = ""
+            values["profile"] = None
         elif rest:
             values[word.rstrip("?")] = rest.pop(0)
         elif word.endswith("?"):

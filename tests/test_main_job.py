@@ -454,7 +454,27 @@ def test_named_profile_beats_the_variable(chains):
 def test_default_profile_where_none_is_named(cli):
     cli.config("[default]\nregion = eu-west-1\n")
     cli.add("default")
-    assert cli.run("exec", "--", "printenv", "AWS_VAULT", check=0).out == "default\n"
+    assert cli.run("exec", input="echo $AWS_VAULT\n", check=0).out == "default\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "out", "err"),
+    [
+        (["plain", "printenv", "AWS_VAULT"], {}, "plain\n", ""),
+        (["plain", "printenv", "AWS_VAULT"], {"AWS_PROFILE": "chained"}, "plain\n", ""),
+        (["printenv", "AWS_VAULT"], {"AWS_PROFILE": "plain"}, "plain\n", ""),
+        (["keysonly", "printenv", "AWS_VAULT"], {"AWS_PROFILE": "plain"}, "keysonly\n", ""),
+        (["printenv", "AWS_VAULT"], {}, "", "awsvault exec PROFILE -- printenv"),
+        (["plian", "printenv"], {}, "", "plain"),
+    ],
+)
+def test_the_profile_may_stand_behind_the_marker(chains, words, env, out, err):
+    chains.add("keysonly")
+    done = chains.run("exec", "--", *words, env=env, check=0 if out else 2)
+    assert done.out == out
+    assert err in done.err
+    if err:
+        assert f"profile {words[0]!r} is neither in" in done.err
 
 
 def test_it_is_the_same_process(chains):
