@@ -44,6 +44,8 @@ if hasattr(gc, "set_threshold"):  # PyPy has none
     gc.set_threshold(50000, 20, 20)
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# To pass through, where O_RDONLY needs the right to list: a /home of mode 0711 has none for users.
+PASS = FOLDER | getattr(os, "O_PATH", 0)
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 MODULES = ("build_zipapp", "awsvault")
 # What a Python may lack, and the package that it is built with; "" is part of Python itself.
@@ -99,7 +101,7 @@ def enter(parent, name, make=False):
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             pass
-    fd = os.open(name, FOLDER, dir_fd=parent)
+    fd = os.open(name, PASS, dir_fd=parent)
     found = os.fstat(fd)
     # A sticky folder, such as /tmp, lets nobody rename or remove what is ours.
     if found.st_uid in (0, os.geteuid()) and (not found.st_mode & 0o022 or found.st_mode & 0o1000):
@@ -145,7 +147,10 @@ def walk(path, make=False):
             raise
         if fd != outer:
             os.close(outer)
-    return fd, "/" + "/".join(done)
+    try:
+        return os.open(".", FOLDER, dir_fd=fd), "/" + "/".join(done)
+    finally:
+        os.close(fd)
 
 
 def read_own(folder, name):

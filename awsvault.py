@@ -847,6 +847,8 @@ class ToolResult(Value):
 
 SOCKET_SECONDS = 2.0
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# To pass through, where O_RDONLY needs the right to list: a /home of mode 0711 has none for users.
+PASS_FLAGS = FOLDER_FLAGS | getattr(os, "O_PATH", 0)
 MAX_LINKS = 16
 MAX_OPEN_FOLDERS = 2  # a file is renamed from one to the other
 
@@ -1157,10 +1159,12 @@ class OwnFolders:
         self._open = {}
 
     def _walk(self, path: str, make: bool) -> int:
-        place, links = "/", 0
-        fd = os.open("/", FOLDER_FLAGS)
+        place, links, shared = "/", 0, 0
+        fd = os.open("/", PASS_FLAGS)
         uid = self.world.uid()
-        trusted = {0, uid, os.fstat(fd).st_uid}  # in a user namespace root has another uid
+        # In a user namespace root has another uid, and so has every other user: only where others
+        # can make nothing does it stand for root.
+        trusted = {0, uid, os.fstat(fd).st_uid}
         pending = path.split("/")[::-1]
         try:
             while pending:
@@ -1175,14 +1179,17 @@ class OwnFolders:
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                     pending += target.split("/")[::-1]
                     place = os.path.dirname(place)
-                    inner = os.open("/" if target.startswith("/") else ".", FOLDER_FLAGS, dir_fd=fd)
+                    inner = os.open("/" if target.startswith("/") else ".", PASS_FLAGS, dir_fd=fd)
                     place = "/" if target.startswith("/") else place
                 os.close(fd)
                 fd = inner
-                self._check(fd, place, trusted)
+                shared = self._check(fd, place, {0, uid} if shared else trusted)
             state = os.fstat(fd)
-            if state.st_uid != uid or state.st_mode & 0o022:
+            if state.st_uid != uid or shared:
                 raise self._refusal(place, state)
+            inner = os.open(".", FOLDER_FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = inner
         except FileNotFoundError:
             os.close(fd)
             raise
@@ -1199,7 +1206,7 @@ class OwnFolders:
         """Open a folder, -1 if it is a link or no folder."""
         for attempt in (0, 1):
             try:
-                return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+                return os.open(name, PASS_FLAGS, dir_fd=parent)
             except FileNotFoundError:
                 if not make or attempt:
                     raise
@@ -1223,11 +1230,13 @@ class OwnFolders:
             )
         return os.readlink(name, dir_fd=parent)
 
-    def _check(self, fd: int, place: str, trusted: set[int]) -> None:
+    def _check(self, fd: int, place: str, trusted: set[int]) -> int:
+        """Return how others can write to a folder that may be on the way; 0 if they can't."""
         state = os.fstat(fd)
-        sticky = state.st_mode & 0o1000
-        if state.st_uid not in trusted or (state.st_mode & 0o022 and not sticky):
+        shared, sticky = state.st_mode & 0o022, state.st_mode & 0o1000
+        if state.st_uid not in trusted or (shared and not sticky):
             raise self._refusal(place, state)
+        return shared
 
     def _refusal(self, place: str, state: os.stat_result) -> AwsVaultError:
         shown, uid = printable(place), self.world.uid()

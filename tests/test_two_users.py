@@ -407,6 +407,69 @@ def test_a_data_folder_that_others_can_write_to_is_refused(product):
     assert f"hint: chmod go-w {home}/.awsvault" in done.err
 
 
+# What only a process without root's capabilities meets; prints where the run folder is, or why not.
+PLAIN = """
+import awsvault, ctypes, hashlib, importlib.util, json, os, sys
+uid, separate = os.getuid(), sys.argv[1] == "separate"
+spec = importlib.util.spec_from_file_location("entry", "__main__.py")
+entry = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(entry)
+libc = ctypes.CDLL(None, use_errno=True)
+if separate:
+    if libc.unshare(0x10000000):  # CLONE_NEWUSER, in which root has no uid
+        sys.exit("no user namespaces")
+    with open("/proc/self/uid_map", "w") as file:
+        file.write(f"{uid} {uid} 1")
+os.chdir("/")
+# PR_CAP_AMBIENT_CLEAR_ALL, then no capability at all: the next two are of capset(2).
+libc.prctl(47, 4, 0, 0, 0)
+libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+world = awsvault.World()
+try:
+    print(world.make_run_folder())
+    if not separate:  # there the entry of the .pyz uses no cache
+        os.listdir(entry.walk(world.environ["HOME"])[0])
+except awsvault.AwsVaultError as error:
+    print(error)
+"""
+
+
+def run_plain(uid, home, mode="plain"):
+    """What PLAIN prints when this user runs it."""
+    line = [*become(uid, *READING), sys.executable, "-c", PLAIN, mode]
+    env = {**os.environ, "HOME": str(home)}
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, cwd=PROGRAM.parent, env=env, timeout=30
+    )
+    if "no user namespaces" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_folder_above_home_need_not_be_listed(world):
+    """Hosts with many users have /home with mode 0711."""
+    (world / "home").mkdir()
+    home = give(world / "home" / "own", 61026, 0o700)
+    (world / "home").chmod(0o711)
+    assert run_plain(61026, home).startswith(f"{home}/.awsvault/run/")
+
+
+def test_another_user_is_not_taken_for_root_in_a_user_namespace(world, fallback):
+    """There both have the same uid, that of nobody."""
+    uid, other = 61027, UIDS["other"]
+    place, target = fallback(uid), give(world / "target", uid, 0o700)
+    give(place, other, 0o755)
+    (place / "run").symlink_to(target)
+    os.chown(place / "run", other, other, follow_symlinks=False)
+    assert f"folder {place} belongs to user" in run_plain(uid, "/nonesuch", "separate")
+    assert list(target.iterdir()) == []
+    # Folders that are root's by their place are passed.
+    home = give(world / "own", uid, 0o700)
+    os.chown(world, uid, uid)
+    assert run_plain(uid, home, "separate").startswith(f"{home}/.awsvault/run/")
+
+
 # Prints $1, and notes in a file what a process of the same user can open of its parent.
 SPY = """#!/bin/sh
 for name in environ maps mem; do

@@ -483,6 +483,117 @@ def test_nothing_is_left_of_an_append_that_failed(world, home):
     assert path.read_bytes() == b"[x]\ny = 1"
 
 
+# What stands at home/a -> why home/a/b is refused, "" if it is used.
+PLACES = {
+    "nothing yet": (lambda a: None, ""),
+    "a folder of ours": (lambda a: a.mkdir(mode=0o700), ""),
+    "one that others can only read": (lambda a: a.mkdir(mode=0o755), ""),
+    "one that others can write to": (lambda a: (a.mkdir(), a.chmod(0o777)), "written to by others"),
+    "one that the group can write to": (lambda a: (a.mkdir(), a.chmod(0o770)), "by others"),
+    "a sticky one, as /tmp": (lambda a: (a.mkdir(), a.chmod(0o1777)), ""),
+    "a link of ours": (lambda a: ((a.parent / "c").mkdir(), a.symlink_to("c")), ""),
+    "a link from /": (lambda a: ((a.parent / "c").mkdir(), a.symlink_to(a.parent / "c")), ""),
+    "a link to .. and back": (lambda a: a.symlink_to(f"../{a.parent.name}/./c"), ""),
+    "a link to itself": (lambda a: a.symlink_to("a"), "too many levels"),
+    "a file": (lambda a: a.write_text("x"), "not a directory"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_which_folders_are_on_the_way_to_ours(world, home, place):
+    arrange, problem = PLACES[place]
+    arrange(home / "a")
+    path = home / "a" / "b"
+    with contextlib.ExitStack() as stack:
+        if problem:
+            stack.enter_context(pytest.raises(AwsVaultError, match=f"(?i){problem}"))
+        world.private_folder(str(path))
+    assert path.is_dir() == (not problem)
+    assert problem or stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_link_that_others_can_have_made_is_not_followed(world, home, mode):
+    (home / "target").mkdir()
+    (home / "open").mkdir()
+    (home / "open" / "link").symlink_to(home / "target")
+    (home / "open").chmod(mode)
+    with pytest.raises(AwsVaultError, match=r"others can have made|written to by others"):
+        world.private_folder(str(home / "open" / "link" / "x"))
+    assert os.listdir(home / "target") == []
+
+
+def test_what_is_done_in_a_folder_of_ours_goes_by_its_descriptor(world, home):
+    folder, place = home / "folder", str(home / "folder" / "file")
+    fd = world.folders.open(world.private_folder(str(folder)))
+    assert world.folders.open(str(folder)) == fd
+    assert not os.get_inheritable(fd)
+    folder.rename(home / "moved")
+    folder.symlink_to("treasure")
+    (home / "treasure").mkdir()
+    (home / "treasure" / "file").write_text("x")
+    world.write_new(place, b"1")
+    assert (home / "moved" / "file").read_bytes() == world.read_own(place, 9) == b"1"
+    world.rename(place, str(folder / "new"))
+    assert world.list_folder(str(folder)) == ["new"]
+    world.delete_file(str(folder / "new"))
+    world.remove_run_folder(str(folder))
+    assert os.listdir(home / "moved") == []
+    assert os.listdir(home / "treasure") == ["file"]
+
+
+def test_a_link_in_a_folder_of_ours_is_neither_read_nor_written_through(world, home):
+    (home / "letter").write_text("x")
+    (home / "link").symlink_to("letter")
+    for work in (
+        lambda path: world.read_own(path, 9),
+        lambda path: world.write_new(path, b"y"),
+        lambda path: os.close(world.open_own(path, os.O_RDWR | os.O_CREAT)),
+    ):
+        with pytest.raises(OSError, match=r"symbolic links|exists"):
+            work(str(home / "link"))
+    world.delete_file(str(home / "link"))
+    assert (home / "letter").read_text() == "x"
+
+
+def test_a_folder_that_was_removed_is_made_again_and_few_are_kept_open(world, home):
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(2):
+        for name in "abcdef":
+            world.private_folder(str(home / name))
+            os.rmdir(home / name)
+    assert len(os.listdir("/dev/fd")) <= before + awsvault.MAX_OPEN_FOLDERS
+    with pytest.raises(FileNotFoundError):
+        world.folders.open(str(home / "f"))
+
+
+def test_where_the_first_place_is_taken_the_command_s_files_go_to_the_next(world, home):
+    taken = home / "taken"
+    taken.mkdir()
+    taken.chmod(0o777)
+    places = [str(taken / "locks"), str(home / "awsvault-0")]
+    world._lock_folder_candidates = lambda: iter(places)
+    path = world.make_run_folder()
+    assert os.path.dirname(path) == str(home / "awsvault-0" / "run")
+    del places[1]
+    with pytest.raises(AwsVaultError, match="no folder for the command's files") as caught:
+        world.make_run_folder()
+    assert "HOME" in caught.value.hint
+    assert os.listdir(taken) == []
+
+
+def test_a_file_is_trusted_by_its_descriptor(world, home):
+    path = home / "config"
+    for mode, safe in ((0o600, True), (0o644, True), (0o646, False)):
+        path.write_text("x")
+        path.chmod(mode)
+        assert world.read_trusted(str(path), 9) == (b"x", safe)
+    owner = home.stat().st_uid
+    path.chmod(0o600)
+    world.failures["uid"] = lambda: owner + 1
+    assert world.read_trusted(str(path), 9) == (b"x", owner == 0)
+
+
 def test_left_over_files_are_swept_when_they_are_old(world, home):
     scratch = home / "scratch"
     scratch.mkdir()
