@@ -25,7 +25,6 @@ import errno
 import gc
 import os
 import sys
-from _weakref import proxy as weak_proxy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -1122,9 +1121,8 @@ class OwnFolders:
     have made, and all that is done in a folder goes by its descriptor.
     """
 
-    def __init__(self, world: World) -> None:
-        # Not a circle of references, so that the descriptors are closed with their World.
-        self.world: World = weak_proxy(world)
+    def __init__(self) -> None:
+        # Nothing of the World here: a cycle would keep the descriptors open until it is collected.
         self._open: dict[str, int] = {}
 
     def open(self, path: str, *, make: bool = False) -> int:
@@ -1161,7 +1159,7 @@ class OwnFolders:
     def _walk(self, path: str, make: bool) -> int:
         place, links, shared = "/", 0, 0
         fd = os.open("/", PASS_FLAGS)
-        uid = self.world.uid()
+        uid = os.geteuid()
         # In a user namespace root has another uid, and so has every other user: only where others
         # can make nothing does it stand for root.
         trusted = {0, uid, os.fstat(fd).st_uid}
@@ -1239,7 +1237,7 @@ class OwnFolders:
         return shared
 
     def _refusal(self, place: str, state: os.stat_result) -> AwsVaultError:
-        shown, uid = printable(place), self.world.uid()
+        shown, uid = printable(place), os.geteuid()
         if state.st_uid != uid and (state.st_uid or not state.st_mode & 0o022):
             return AwsVaultError(
                 f"folder {shown} belongs to user {state.st_uid}, not to user {uid}",
@@ -1272,7 +1270,7 @@ class World:
         self._lock_folder: str | None = None
         self._locking_possible = True
         self._queue: object = None
-        self.folders = OwnFolders(self)
+        self.folders = OwnFolders()
         self._session_bus: str | KeystoreError | None = None
 
     def _environment_at_start(self) -> dict[str, str]:

@@ -742,9 +742,10 @@ def test_a_folder_that_others_can_write_to_is_refused(world, folder, mode):
     assert os.listdir(folder) == ["prod"]
 
 
-def test_a_folder_of_somebody_else_is_refused(world, folder):
+def test_a_folder_of_somebody_else_is_refused(world, folder, monkeypatch):
     put(folder, "prod", seal("prod"))
-    world.failures["uid"] = lambda: os.geteuid() + 1
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
     with pytest.raises(awsvault.AwsVaultError, match="belongs to user"):
         keystore(world, folder).get("prod")
 

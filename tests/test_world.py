@@ -567,6 +567,13 @@ def test_a_folder_that_was_removed_is_made_again_and_few_are_kept_open(world, ho
         world.folders.open(str(home / "f"))
 
 
+def test_folders_are_closed_with_their_world(home):
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        FakeWorld(home).private_folder(str(home / "a"))
+    assert len(os.listdir("/dev/fd")) <= before
+
+
 def test_where_the_first_place_is_taken_the_command_s_files_go_to_the_next(world, home):
     taken = home / "taken"
     taken.mkdir()
