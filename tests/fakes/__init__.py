@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
 import socket
 import sys
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).resolve().parent
 BUS_TOOLS = ("secret-tool", "kwallet-query", "busctl", "gdbus")
@@ -33,6 +36,7 @@ class Fakes:
             "FAKE_SECURITY_LOG": str(self.log),
         }
         self.listener = None
+        self.sources = {}
         self.set_state({})
 
     def install(self, *names, source="fake_tools.py"):
@@ -40,6 +44,7 @@ class Fakes:
         # As a module it is compiled once, not for each of a thousand calls.
         load = f"import sys; sys.path.insert(0, {str(HERE)!r}); import {Path(source).stem} as fake"
         for name in names:
+            self.sources[name] = source
             path = self.bin / name
             text = f"#!{sys.executable} -IS\n{load}; sys.exit(fake.main())\n"
             path.write_text(text, encoding="utf-8")
@@ -47,9 +52,26 @@ class Fakes:
 
     def script(self, name, text):
         """Put a shell script into the PATH."""
+        self.sources.pop(name, None)
         path = self.bin / name
         path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         path.chmod(0o755)
+
+    def run(self, argv, environ, stdin):
+        """Run an installed stand-in in this process: (exit status, output, errors), both bytes."""
+        words = [str(self.bin / argv[0]), *argv[1:]]
+        streams = [io.TextIOWrapper(io.BytesIO(data)) for data in (stdin, b"", b"")]
+        given, out, err = streams
+        module = {"__name__": "fake"}
+        with (
+            mock.patch.multiple(sys, argv=words, stdin=given, stdout=out, stderr=err),
+            mock.patch.dict(os.environ, environ, clear=True),
+        ):
+            exec(compiled(self.sources[argv[0]]), module)
+            status = module["main"]() & 255  # as of a process
+        for stream in streams:
+            stream.flush()
+        return status, out.buffer.getvalue(), err.buffer.getvalue()
 
     def set_state(self, state):
         self.state_file.write_text(json.dumps(state))
@@ -72,6 +94,12 @@ class Fakes:
     def close(self):
         if self.listener is not None:
             self.listener.close()
+
+
+@functools.cache
+def compiled(source):
+    """The code of a stand-in's file."""
+    return compile((HERE / source).read_text(encoding="utf-8"), source, "exec")
 
 
 def assert_hidden(calls, *secrets):
