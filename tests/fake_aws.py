@@ -103,11 +103,16 @@ class Device:
 
 @dataclasses.dataclass
 class Key:
-    """A long-lived access key; `dormant` requests signed by it are refused before it has spread."""
+    """A long-lived access key; `dormant` requests signed by it are refused before it has spread.
+
+    `used` is (time, service, region) of the last request that it signed.
+    """
 
     secret: str
     created: datetime
     dormant: int = 0
+    status: str = "Active"
+    used: tuple | None = None
 
 
 @dataclasses.dataclass
@@ -658,6 +663,9 @@ class FakeAws:
         if unsigned - set(signed.headers) or not hmac.compare_digest(expected, signed.signature):
             raise AwsError(403, "SignatureDoesNotMatch", TEXT_SIGNATURE)
         self._check_alive(signed.key_id)
+        key = self.key(signed.key_id)
+        if key is not None:
+            key.used = (self.now(), service, signed.region)
         return caller
 
     def _check_scope(self, signed, service):
@@ -682,17 +690,20 @@ class FakeAws:
                 return user_caller(user), user.keys[key_id].secret
         raise AwsError(403, "InvalidClientTokenId", TEXT_BAD_TOKEN)
 
+    def key(self, key_id):
+        """The long-lived key of that id; None if there is none."""
+        return next((u.keys[key_id] for u in self.users.values() if key_id in u.keys), None)
+
     def _check_alive(self, key_id):
         session = self.sessions.get(key_id)
         if session is not None and session.expires <= self.now():
             raise AwsError(
                 403, "ExpiredToken", "The security token included in the request is expired"
             )
-        for user in self.users.values():
-            key = user.keys.get(key_id)
-            if key is not None and key.dormant > 0:
-                key.dormant -= 1
-                raise AwsError(403, "InvalidClientTokenId", TEXT_BAD_TOKEN)
+        key = self.key(key_id)
+        if key is not None and (key.dormant > 0 or key.status != "Active"):
+            key.dormant = max(key.dormant - 1, 0)
+            raise AwsError(403, "InvalidClientTokenId", TEXT_BAD_TOKEN)
 
     def _authorize(self, caller, call):
         name = f"{call.service}:{call.action}"
@@ -943,12 +954,24 @@ def list_access_keys(fake, caller, parameters):
         {
             "UserName": user.name,
             "AccessKeyId": key_id,
-            "Status": "Active",
+            "Status": key.status,
             "CreateDate": iso(key.created),
         }
         for key_id, key in user.keys.items()
     ]
     return {"AccessKeyMetadata": keys, "IsTruncated": "false"}
+
+
+def get_access_key_last_used(fake, caller, parameters):
+    (key_id,) = required(parameters, "AccessKeyId")
+    for user in fake.users.values():
+        if key_id in user.keys:
+            used = user.keys[key_id].used
+            told = {"ServiceName": "N/A", "Region": "N/A"}
+            if used:
+                told = {"LastUsedDate": iso(used[0]), "ServiceName": used[1], "Region": used[2]}
+            return {"UserName": user.name, "AccessKeyLastUsed": told}
+    raise denied(f"User: {caller.arn} is not authorized to perform: iam:GetAccessKeyLastUsed")
 
 
 OPERATIONS = {
@@ -961,6 +984,7 @@ OPERATIONS = {
     (IAM, "CreateAccessKey"): create_access_key,
     (IAM, "DeleteAccessKey"): delete_access_key,
     (IAM, "ListAccessKeys"): list_access_keys,
+    (IAM, "GetAccessKeyLastUsed"): get_access_key_last_used,
 }
 ADMIN = {
     *("add_user", "add_role", "add_issuer", "new_code", "clear", "wait_for", "set"),
