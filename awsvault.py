@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import threading
     import time
     import traceback
+    import warnings
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, NoReturn, Protocol, TypeVar
@@ -85,7 +86,7 @@ else:
     # Modules that many starts do without: together they would take 40 ms of each.
     LAZY = (
         "argparse ast binascii configparser ctypes difflib fcntl hmac json pwd re resource select"
-        " shlex signal socket struct subprocess termios threading time traceback"
+        " shlex signal socket struct subprocess termios threading time traceback warnings"
     )
 
     class LazyModule:
@@ -3709,7 +3710,9 @@ def parse_gvariant(text: str) -> Any:
         r"|@\S+\s|\b(?:objectpath|byte|u?int(?:16|32|64))\s|[<>]"
     )
     try:
-        return ast.literal_eval(token.sub(lambda m: m[1] or (m[2] or "").title(), text.strip()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 3.8 and newer warn of 1and, on standard error
+            return ast.literal_eval(token.sub(lambda m: m[1] or (m[2] or "").title(), text.strip()))
     except (SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError("no GVariant text") from None
 
