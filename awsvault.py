@@ -2407,6 +2407,10 @@ class World:
         """Wait, holding a condition, until it is notified, or for so many seconds."""
         condition.wait(seconds)
 
+    def pause(self, seconds: float) -> None:
+        """Wait for some time."""
+        time.sleep(seconds)
+
     def wait_readable(self, fds: Iterable[int], timeout: float | None = None) -> list[int]:
         """Wait for descriptors (-1: none) for so many seconds; return those to read from."""
         return select.select([fd for fd in fds if fd >= 0], [], [], timeout)[0]
@@ -2726,6 +2730,10 @@ class Keystore:
         """Return how many items are protected less than new ones would be."""
         return 0
 
+    def journal(self) -> Keystore:
+        """Return the store beside this one for what no program shall take for a credential."""
+        raise NotImplementedError
+
 
 def not_stored(key: str) -> ItemNotFound:
     """Return the error for an item that is not there."""
@@ -2918,6 +2926,10 @@ class FileKeystore(Keystore):
 
     def identity(self) -> str:
         return f"file:{os.path.realpath(self.folder)}"
+
+    def journal(self) -> FileKeystore:
+        folder = self.folder.rstrip("/") + ".journals"
+        return FileKeystore(self.world, folder, self.passphrase, self.iterations)
 
     def keys(self) -> list[str]:
         names = (name for name in self._list() if not name.startswith(TEMPORARY_PREFIX))
@@ -5571,6 +5583,7 @@ class ProfileConfig(Value):
 
     name: str
     endpoint: Endpoint = Endpoint()
+    iam_url: str = ""
     source: ProfileConfig | None = None
     role_arn: str = ""
     role_session_name: str = ""
@@ -5775,23 +5788,9 @@ def check_endpoint_url(url: str, allow_http: bool) -> str:
 
 def resolve_endpoint(lookup: Lookup) -> Endpoint:
     """Return how a profile reaches STS, by the AWS SDKs' rules of precedence."""
-    allow_http = lookup.environ.get("AWS_VAULT_ALLOW_HTTP") == "1"
-
-    def check(text: str) -> str:
-        return check_endpoint_url(text, allow_http)
-
-    url = ""
-    if not lookup.parsed("ignore_configured_endpoint_urls", parse_bool, False):
-        if not any(map(lookup.environ.get, SETTINGS["endpoint_url"].env)):
-            url, where = _service_endpoint(lookup)
-            try:
-                url = url and check(url)
-            except ValueError as error:
-                raise ConfigError(f"{where}: {shown_url(url)!r} is {error}") from None
-        url = url or lookup.parsed("endpoint_url", check, "")
     return Endpoint(
         lookup.text("region"),
-        url,
+        endpoint_url(lookup, "sts"),
         lookup.text("sts_regional_endpoints"),
         lookup.parsed("use_fips_endpoint", parse_bool, False),
         lookup.parsed("use_dualstack_endpoint", parse_bool, False),
@@ -5801,20 +5800,33 @@ def resolve_endpoint(lookup: Lookup) -> Endpoint:
     )
 
 
-def _service_endpoint(lookup: Lookup) -> tuple[str, str]:
-    """Return the STS endpoint of the profile's [services] section, and where it stands."""
+def endpoint_url(lookup: Lookup, service: str) -> str:
+    """Return where a service (``sts``, ``iam``) is asked, or nothing if by botocore's rules (AWS
+    SDKs and Tools Reference Guide, "Service-specific endpoints")."""
+    if lookup.parsed("ignore_configured_endpoint_urls", parse_bool, False):
+        return ""
+    variables = (f"AWS_ENDPOINT_URL_{service.upper()}", "AWS_ENDPOINT_URL")
+    places = (
+        *((lookup.environ.get(name, ""), name) for name in variables),
+        _service_endpoint(lookup, service),
+        lookup.find("endpoint_url", file_only=True),
+    )
+    url, where = next((place for place in places if place[0]), ("", ""))
+    try:
+        return url and check_endpoint_url(url, lookup.environ.get("AWS_VAULT_ALLOW_HTTP") == "1")
+    except ValueError as error:
+        raise ConfigError(f"{where}: {shown_url(url)!r} is {error}") from None
+
+
+def _service_endpoint(lookup: Lookup, service: str) -> tuple[str, str]:
+    """Return a service's endpoint of the profile's [services] section, and where it stands."""
     name = lookup.text("services")
-    nested = lookup.config.section(f"services {name}").get("sts", "") if name else ""
+    nested = lookup.config.section(f"services {name}").get(service, "") if name else ""
     for line in nested.splitlines():
         key, value = _split_line(line.strip()) if line.strip() else ("", "")
         if key == "endpoint_url":
-            return (
-                _unquoted(*_value_lines(value, [], 0)),
-                (
-                    f"{printable(lookup.config.path)}, section [services {printable(name)}], "
-                    "endpoint_url"
-                ),
-            )
+            section = f"{printable(lookup.config.path)}, section [services {printable(name)}]"
+            return _unquoted(*_value_lines(value, [], 0)), f"{section}, endpoint_url"
     return "", ""
 
 
@@ -5871,6 +5883,7 @@ def _profile(lookup: Lookup, source: ProfileConfig | None) -> ProfileConfig:
     return ProfileConfig(
         name=lookup.profile,
         endpoint=resolve_endpoint(lookup),
+        iam_url=endpoint_url(lookup, "iam"),
         source=source,
         role_arn=lookup.text("role_arn"),
         role_session_name=lookup.text("role_session_name"),
@@ -6064,7 +6077,6 @@ class MfaCodes:
 # The only place that imports botocore, which sees nothing but what is passed to it here.
 
 GLOBAL_REGION = "aws-global"
-GLOBAL_SIGNING_REGION = "us-east-1"
 SKEW_CODES = (
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
@@ -6149,6 +6161,7 @@ class Aws:
     def __init__(self, world: World) -> None:
         self.world = world
         self.skew = datetime.timedelta()  # by which AWS's clock is ahead of ours
+        self._session: Any = None
 
     def session(
         self, operation: str, params: Mapping[str, object], source: Credentials, endpoint: Endpoint
@@ -6205,33 +6218,35 @@ class Aws:
             except (BotoCoreError, OSError) as error:
                 raise explain_failure(operation, error) from None
 
-    def _client(self, service: str, source: Credentials, endpoint: Endpoint) -> Any:
+    def _botocore(self) -> Any:
+        """Return botocore's session, which keeps the models of services that it has read."""
         import botocore.session
-        from botocore.config import Config
         from botocore.loaders import Loader
 
+        if self._session is None:
+            self._session = botocore.session.Session()
+            # The library's own data only: a data folder in the home would be somebody's way into
+            # every request.
+            ours = [Loader.BUILTIN_DATA_PATH]
+            loader = Loader(include_default_search_paths=False, extra_search_paths=ours)
+            self._session.register_component("data_loader", loader)
+            self._session.register_component("response_parser_factory", _strict_parsers())
+            bound_answers()
+        return self._session
+
+    def _client(self, service: str, source: Credentials, endpoint: Endpoint) -> Any:
+        from botocore.config import Config
+
+        session = self._botocore()
         if endpoint.regional:
             os.environ["AWS_STS_REGIONAL_ENDPOINTS"] = endpoint.regional
-        session = botocore.session.Session()
-        # The library's own data only: a data folder in the home would be somebody's way into every
-        # request.
-        session.register_component(
-            "data_loader",
-            Loader(
-                include_default_search_paths=False, extra_search_paths=[Loader.BUILTIN_DATA_PATH]
-            ),
-        )
-        session.register_component("response_parser_factory", _strict_parsers())
-        bound_answers()
         retries = {
             "mode": endpoint.retry_mode or "standard",
             "total_max_attempts": endpoint.max_attempts or 3,
         }
         return session.create_client(
             service,
-            # botocore knows the signing region of its own global endpoint, not of somebody's.
-            region_name=endpoint.region
-            or (GLOBAL_SIGNING_REGION if endpoint.url else GLOBAL_REGION),
+            region_name=self._region(session, service, endpoint),
             endpoint_url=endpoint.url or None,
             verify=endpoint.ca_bundle or None,
             aws_access_key_id=source.access_key_id,
@@ -6246,6 +6261,15 @@ class Aws:
                 user_agent_extra=f"awsvault/{__version__}",
             ),
         )
+
+    def _region(self, session: Any, service: str, endpoint: Endpoint) -> str:
+        """Return the region of a client. With a URL of the user's own botocore signs for just that
+        one, also where it knows which region signs for the service's endpoint there."""
+        region = endpoint.region or GLOBAL_REGION
+        # get_component warns of this one (botocore 1.44).
+        resolver = session._get_internal_component("endpoint_resolver")
+        known = resolver.construct_endpoint(service, region) if endpoint.url else None
+        return str((known or {}).get("credentialScope", {}).get("region", region))
 
     def _request(self, client: Any, operation: str, params: Mapping[str, object]) -> dict[str, Any]:
         started = self.world.now()
@@ -6793,6 +6817,18 @@ def choose_server_session(chain: Sequence[ProfileConfig]) -> SessionChoice:
     return SessionChoice(
         keys, serial, keys.chained_session_duration, own=serial != keys.mfa_serial, chained=True
     )
+
+
+def plan_key_session(chain: Sequence[ProfileConfig]) -> SessionToken | None:
+    """Return the session of the keys, the last of a chain, that proves the first MFA device which
+    the chain asks for; None if it asks for none: IAM takes no session without one."""
+    keys = chain[-1]
+    serial = next((one.mfa_serial for one in reversed(chain) if one.mfa_serial), "")
+    if not serial:
+        return None
+    own = serial != keys.mfa_serial
+    choice = SessionChoice(keys, serial, keys.session_duration, own=own)
+    return _session_token(StoredKeys(keys.name), choice, (keys,) if not own else chain)
 
 
 def _two_devices(first: ProfileConfig, second: ProfileConfig) -> ConfigError:
@@ -9055,6 +9091,379 @@ EXPORT_FORMATS: dict[str, Callable[[str, Credentials, str], str]] = {
 
 
 # ======================================================================
+# Key life
+# ======================================================================
+# How stored keys are renewed and moved. Each step stands in a journal before it is made, so that a
+# crash at any point loses no key and strands none.
+
+# How long a new key may take until all of AWS knows it, and how long is waited between attempts.
+KEY_SPREAD_SECONDS = 60.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 4.0
+# What AWS says, or does not say, where it may have done what it was asked for.
+UNCERTAIN = ("", "InternalFailure", "InternalError", "ServiceFailure", "ServiceUnavailable")
+# IAM's clock and the one that answers need not agree to the second.
+CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
+ROTATE_HINT = "awsvault rotate --resume {0} finishes it, --rollback undoes it"
+
+
+LISTED_KEY = {"id": "AccessKeyId", "created": "CreateDate", "status": "Status"}
+CREATED_KEY = {"access_key_id": "AccessKeyId", "secret_access_key": "SecretAccessKey"}
+
+
+class AccessKey(Value):
+    """A user's access key as IAM lists it."""
+
+    id: str
+    created: datetime.datetime
+    status: str
+
+
+class Rotation(Value):
+    """The journal of a rotation: all that is needed to finish or to undo it.
+
+    ``profiles`` hold the key of ``user`` (an ARN), ``known`` are the ids that the user had,
+    ``started`` is AWS's time, ``new`` is there once AWS has made it.
+    """
+
+    profiles: tuple[str, ...]
+    user: str
+    old: Credentials
+    known: tuple[str, ...]
+    started: datetime.datetime
+    new: Credentials | None = None
+
+
+class Journals:
+    """The unfinished rotations of a vault, kept where no program takes them for credentials."""
+
+    TYPE = "awsvault.rotate"  # to aws-vault a session that it never uses
+    PREFIX = "awsvault rotate "
+
+    def __init__(self, keystore: Keystore) -> None:
+        self.keystore = keystore.journal()
+
+    def key(self, profile: str) -> str:
+        """Return the name of a profile's journal."""
+        return str(SessionKey(self.TYPE, self.PREFIX + profile, "", 2**31 - 1))
+
+    def profiles(self) -> list[str]:
+        """Return the profiles whose rotation is unfinished. Nobody is asked, and no tool runs
+        unless one is remembered."""
+        return self._named(self.keystore.keys()) if self._named(self.keystore.known()) else []
+
+    def _named(self, keys: Iterable[str] | None) -> list[str]:
+        found = (SessionKey.parse(key) for key in keys or ())
+        return [
+            session.profile[len(self.PREFIX) :]
+            for session in found
+            if session and session.type == self.TYPE and session.profile.startswith(self.PREFIX)
+        ]
+
+    def get(self, profile: str) -> Rotation:
+        """Return a profile's journal; ItemNotFound if there is none, DamagedItem if it can't be
+        read."""
+        text = self.keystore.get(self.key(profile)).data.reveal()
+        try:
+            # In an array, which aws-vault reads as no session.
+            return Rotation.from_members(parse_json_object(text[1:-1]))
+        except ValueError:
+            raise DamagedItem(f"the journal of the rotation of {printable(profile)!r} is damaged")
+
+    def find(self, profile: str) -> Rotation | None:
+        """Return the journal of the rotation of a profile's key, whichever profile it is filed
+        under; None if there is none."""
+        rotations = map(self.get, self.profiles())
+        return next((one for one in rotations if profile in one.profiles), None)
+
+    def put(self, rotation: Rotation) -> None:
+        """Write a journal over the one of its profile."""
+        text = Secret(go_json([rotation.members()]))
+        label = f"awsvault: unfinished rotation of {rotation.profiles[0]}"
+        self.keystore.set(Item(self.key(rotation.profiles[0]), text, label, trusted=True))
+
+    def drop(self, rotation: Rotation) -> None:
+        """Remove a journal; that it is gone is no error."""
+        try:
+            self.keystore.delete(self.key(rotation.profiles[0]))
+        except ItemNotFound:
+            pass
+
+
+class Iam:
+    """What a rotation asks of AWS about the keys of one user (AwsError)."""
+
+    def __init__(self, aws: Aws, iam: Endpoint, sts: Endpoint) -> None:
+        self.aws = aws
+        self.iam = iam
+        self.sts = sts
+
+    def _call(
+        self, operation: str, signer: Credentials, endpoint: Endpoint, **params: str
+    ) -> dict[str, Any]:
+        try:
+            return self.aws.call("iam", operation, params, signer, endpoint)
+        except AwsError as error:
+            if error.code == "AccessDenied":
+                error.hint = "awsvault rotate --print-policy prints the policy that it needs"
+            raise
+
+    def keys(self, signer: Credentials) -> list[AccessKey]:
+        """List the user's keys."""
+        answer = self._call("ListAccessKeys", signer, self.iam)
+        try:
+            rows = list(answer["AccessKeyMetadata"])
+            return [AccessKey.from_members(row, LISTED_KEY) for row in rows]
+        except (LookupError, TypeError, ValueError):
+            raise not_aws("ListAccessKeys") from None
+
+    def create(self, signer: Credentials) -> Credentials:
+        """Make a key. Asked once: who asks again after a lost answer has one key too many."""
+        answer = self._call("CreateAccessKey", signer, self.iam.replace(max_attempts=1))
+        try:
+            return Credentials.from_members(answer["AccessKey"], CREATED_KEY)
+        except (LookupError, ValueError):
+            raise not_aws("CreateAccessKey") from None
+
+    def delete(self, signer: Credentials, key_id: str) -> None:
+        """Delete a key; that it is gone is no error."""
+        try:
+            self._call("DeleteAccessKey", signer, self.iam, AccessKeyId=key_id)
+        except AwsError as error:
+            if error.code != "NoSuchEntity":
+                raise
+
+    def last_use(self, signer: Credentials, key_id: str) -> datetime.datetime | None:
+        """Return when a key was last used; None if it never was."""
+        answer = self._call("GetAccessKeyLastUsed", signer, self.iam, AccessKeyId=key_id)
+        try:
+            used = dict(answer["AccessKeyLastUsed"]).get("LastUsedDate")
+            return parse_time(used) if used else None
+        except (LookupError, TypeError, ValueError):
+            raise not_aws("GetAccessKeyLastUsed") from None
+
+    def user(self, signer: Credentials) -> str:
+        """Return the ARN of the user whom a key belongs to."""
+        answer = self.aws.call("sts", "GetCallerIdentity", {}, signer, self.sts)
+        return str(answer.get("Arn", ""))
+
+
+class Rotator:
+    """Renews one stored key. Every method goes on from what the vault, the journal and IAM say, so
+    that it does not matter where an earlier run ended.
+
+    ``session`` signs all IAM calls, where MFA is asked for; else the stored keys do.
+    """
+
+    def __init__(
+        self, world: World, vault: Vault, iam: Iam, session: Credentials | None = None
+    ) -> None:
+        self.world = world
+        self.vault = vault
+        self.iam = iam
+        self.session = session
+        self.journals = Journals(vault.keystore)
+
+    def begin(self, profile: str, doomed: str, least_age: datetime.timedelta) -> Rotation | None:
+        """Write the journal of a rotation that may be made (AwsVaultError if not); None where the
+        key is younger than ``least_age``.
+
+        ``doomed`` is the id of the user's other key, which goes first.
+        """
+        old = self.vault.credentials(profile)
+        signer = self.session or old
+        keys = self.iam.keys(signer)
+        now = self.world.now() + self.iam.aws.skew
+        own = next((key for key in keys if key.id == old.access_key_id), None)
+        if own is None:
+            raise AwsVaultError(
+                f"IAM does not list the key {masked(old.access_key_id)} stored for "
+                f"{printable(profile)!r} among its user's"
+            )
+        if now - own.created < least_age:
+            self._say(f"the key of {printable(profile)!r} is {age(own, now)} old: nothing to do")
+            return None
+        for other in keys:
+            if other.id == doomed and other is not own:
+                self.iam.delete(signer, doomed)
+                self._say(f"deleted the key {masked(doomed)}, which --replace names")
+            elif other is not own:
+                raise self._two_keys(profile, keys, own, signer, now)
+        same = [
+            name for name in self.vault.profiles() if name != profile and self._holds(name, old)
+        ]
+        known = tuple(key.id for key in keys if key.id != doomed)
+        rotation = Rotation((profile, *same), self.iam.user(signer), old, known, now)
+        self.journals.put(rotation)
+        return rotation
+
+    def _holds(self, profile: str, keys: Credentials) -> bool:
+        try:
+            return self.vault.credentials(profile).access_key_id == keys.access_key_id
+        except (DamagedItem, ItemNotFound):
+            return False
+
+    def _two_keys(
+        self,
+        profile: str,
+        keys: Sequence[AccessKey],
+        own: AccessKey,
+        signer: Credentials,
+        now: datetime.datetime,
+    ) -> AwsVaultError:
+        """Show both keys of a user, who can't have a third, and return the error."""
+        for key in keys:
+            try:
+                used = self.iam.last_use(signer, key.id)
+                use = f"last used {format_time(used)}" if used else "never used"
+            except AwsError as error:
+                use = f"last use unknown ({error.code or 'no answer'})"
+            stored = ", stored here" if key is own else ""
+            self._say(f"{key.id}: {key.status.lower()}, {age(key, now)} old, {use}{stored}")
+        other = next(key.id for key in keys if key is not own)
+        return AwsVaultError(
+            f"the user of {printable(profile)!r} has two access keys, and AWS allows no third",
+            f"if nothing uses the other one: awsvault rotate --replace {printable(other)} "
+            f"{printable(profile)}",
+        )
+
+    def finish(self, rotation: Rotation) -> None:
+        """Do all that is left of a rotation but to drop its journal (AwsVaultError: then nothing is
+        lost)."""
+        rotation = rotation if rotation.new else self._create(rotation)
+        new = rotation.new
+        assert new is not None
+        self._say(f"made the key {masked(new.access_key_id)}; waiting until AWS knows it")
+        user = self._until_known(lambda: self.iam.user(new))
+        if user != rotation.user:
+            raise AwsVaultError(
+                f"the new key is {printable(user)}'s, the old one {printable(rotation.user)}'s"
+            )
+        for profile in rotation.profiles:
+            self._store(profile, rotation.old, new)
+        self._say(f"stored it for {', '.join(map(printable, rotation.profiles))}")
+        signer = self.session or new
+        self._until_known(lambda: self.iam.delete(signer, rotation.old.access_key_id))
+        self._say(f"deleted the old key {masked(rotation.old.access_key_id)}")
+
+    def undo(self, rotation: Rotation) -> None:
+        """Store the old key again, and delete at AWS what was made; the journal stays
+        (AwsVaultError)."""
+        old, profile = rotation.old, printable(rotation.profiles[0])
+        signer = self.session or old
+        made = rotation.new
+        try:
+            listed = self.iam.keys(signer)
+        except AwsError as error:
+            if error.code != "InvalidClientTokenId":
+                raise
+            listed = []
+        if old.access_key_id not in [key.id for key in listed]:
+            raise AwsVaultError(
+                f"the old key of {profile!r} is deleted, so it can't be stored again",
+                f"awsvault rotate --resume {profile}",
+            )
+        if made:
+            for name in rotation.profiles:
+                self._store(name, made, old)
+            self.iam.delete(signer, made.access_key_id)
+        else:
+            self._delete_unknown(rotation, listed, signer)
+        self._say(f"the key {masked(old.access_key_id)} stays")
+
+    def _create(self, rotation: Rotation) -> Rotation:
+        """Make the new key, and keep it in the journal."""
+        signer = self.session or rotation.old
+        self._delete_unknown(rotation, self.iam.keys(signer), signer)
+        try:
+            made = self.iam.create(signer)
+        except AwsError as error:
+            if error.code not in UNCERTAIN:
+                self.journals.drop(rotation)
+                raise
+            self._say(f"{error.message}; looking whether a key was made")
+            self._delete_unknown(rotation, self.iam.keys(signer), signer)
+            made = self.iam.create(signer)
+        rotation = rotation.replace(new=made)
+        try:
+            self.journals.put(rotation)
+        except BaseException:
+            self._say(f"the key {printable(made.access_key_id)} can't be kept; deleting it")
+            self.iam.delete(signer, made.access_key_id)
+            raise
+        return rotation
+
+    def _delete_unknown(
+        self, rotation: Rotation, keys: Iterable[AccessKey], signer: Credentials
+    ) -> None:
+        """Delete the key that an earlier attempt made, whose secret nobody has; one that is not
+        surely such a key is an AwsVaultError."""
+        for key in keys:
+            if key.id in rotation.known:
+                continue
+            ours = key.created > rotation.started - CLOCK_TOLERANCE
+            if not ours or self.iam.last_use(signer, key.id):
+                raise AwsVaultError(
+                    f"the user got another key meanwhile, {printable(key.id)}, and it is in use",
+                    "awsvault rotate --rollback, or delete it first",
+                )
+            self.iam.delete(signer, key.id)
+            self._say(f"deleted the key {masked(key.id)}, whose secret never arrived")
+
+    def _store(self, profile: str, old: Credentials, new: Credentials) -> None:
+        """Put one key in the place of another, and read it back."""
+        stored = self.vault.credentials(profile)
+        if stored.access_key_id not in (old.access_key_id, new.access_key_id):
+            raise AwsVaultError(
+                f"another key was stored for {printable(profile)!r} meanwhile",
+                "remove it, or delete at AWS the key that is not needed",
+            )
+        if stored != new:
+            self.vault.store_credentials(profile, new)
+            if self.vault.credentials(profile) != new:
+                raise KeystoreError(f"what was stored for {printable(profile)!r} is read otherwise")
+
+    def _until_known(self, act: Callable[[], T]) -> T:
+        """Repeat a request until all of AWS knows the key that signs it (AwsError after a
+        minute)."""
+        pause, end = FIRST_PAUSE_SECONDS, self.world.monotonic() + KEY_SPREAD_SECONDS
+        while True:
+            try:
+                return act()
+            except AwsError as error:
+                if error.code != "InvalidClientTokenId" or self.world.monotonic() > end:
+                    raise
+            self.world.pause(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+    def _say(self, text: str) -> None:
+        self.world.say(text)
+
+
+def masked(key_id: str) -> Printable:
+    """Show the end of an access key id, as aws-vault does."""
+    return printable("*" * 16 + key_id[-4:])
+
+
+def age(key: AccessKey, now: datetime.datetime) -> str:
+    """Say how old a key is, in days or less."""
+    old = max(now - key.created, datetime.timedelta())
+    return counted(old.days, "day") if old.days else format_duration(old)
+
+
+def rotation_policy(partition: str, *, with_mfa: bool) -> str:
+    """Return the IAM policy that lets a user rotate their own keys, as JSON."""
+    names = ("CreateAccessKey", "DeleteAccessKey", "ListAccessKeys", "GetAccessKeyLastUsed")
+    statement: dict[str, object] = {
+        "Effect": "Allow",
+        "Action": [f"iam:{name}" for name in names],
+        "Resource": f"arn:{partition}:iam::*:user/${{aws:username}}",
+    }
+    if with_mfa:
+        statement["Condition"] = {"Bool": {"aws:MultiFactorAuthPresent": "true"}}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2) + "\n"
+
+
+# ======================================================================
 # Commands
 # ======================================================================
 # One function for each subcommand: keyword arguments in, exit status out.
@@ -9178,6 +9587,12 @@ class App:
             self._hint_for_profile(chosen, self.vault.profiles()),
         )
 
+    def tell_unfinished(self) -> None:
+        """Say which rotations were interrupted."""
+        for profile in map(printable, Journals(self.vault.keystore).profiles()):
+            hint = ROTATE_HINT.format(profile)
+            self.world.say_once(f"note: the rotation of {profile!r} was interrupted: {hint}")
+
     def has_profile(self, name: str) -> bool:
         """Tell whether a profile is in the config or in the vault."""
         if self.config.has_profile(name) or name in self.vault.known_profiles():
@@ -9244,6 +9659,7 @@ class App:
         They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
         are made anew if ``early`` finds them in the last part of their life.
         """
+        self.tell_unfinished()
         tools = self.tools(self.codes(mfa_token), for_server=early, least=least)
 
         def act(provider: Provider) -> Credentials:
@@ -9590,6 +10006,7 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
     else:
         rows = [*LIST_HEADER, *_list_rows(app.config.profile_names(), stored, labels)]
     world.out(format_table(rows))
+    app.tell_unfinished()
     weak = 0 if credentials or profiles or sessions else app.vault.keystore.weak_items()
     if weak:
         world.say(
@@ -10139,6 +10556,108 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
     world.out(f"Removed {printable(profile_header(profile))}.\n")
 
 
+class RotateOptions(Value):
+    """What was asked for about the rotation of each key."""
+
+    doomed: str  # the id of the user's other key, which goes first
+    resume: bool
+    rollback: bool
+    least_age: datetime.timedelta
+    no_session: bool
+    region: str
+
+
+def rotate_command(
+    app: App,
+    *,
+    profile: str,
+    all: bool,
+    replace: str,
+    resume: bool,
+    rollback: bool,
+    older_than: str,
+    print_policy: bool,
+    no_session: bool,
+    region: str,
+    mfa_token: str,
+    mfa_token_fd: str,
+) -> int:
+    """Put a new access key in the place of a stored one, and delete the old one at AWS."""
+    if resume:
+        refuse_together({"rollback": rollback}, "--resume finishes what --rollback undoes")
+    if all:
+        refuse_together({"replace": bool(replace)}, "--all rotates every stored key")
+        if profile:
+            raise UsageError("--all rotates every stored key", "name no profile beside it")
+    if print_policy:
+        target = app.resolve(app.known_profile(profile), region=region)
+        text = rotation_policy(partition(target.endpoint.region), with_mfa=bool(target.mfa_serial))
+        app.world.out(text)
+        return 0
+    app.codes(read_mfa_token(app.world, mfa_token, mfa_token_fd))
+    least = parse_duration(older_than) if older_than else datetime.timedelta()
+    options = RotateOptions(replace, resume, rollback, least, no_session, region)
+    if not all:
+        rotate_key(app, app.known_profile(profile), options)
+        return 0
+    status = 0
+    done: set[str] = set()
+    for name in app.vault.profiles():
+        try:
+            done |= set() if name in done else {*rotate_key(app, name, options)}
+        except NeedsPerson:
+            raise
+        except AwsVaultError as error:
+            status = 1
+            app.world.say(f"error: {printable(name)}: {error.message}")
+            if error.hint:
+                app.world.say(f"hint: {error.hint}")
+    return status
+
+
+def rotate_key(app: App, profile: str, options: RotateOptions) -> tuple[str, ...]:
+    """Rotate the key that a profile's credentials come from, its own or a source's; return the
+    profiles that it is stored for."""
+    world, vault = app.world, app.vault
+    chain = find_keys(app.resolve(profile, region=options.region), frozenset(vault.profiles()))
+    keys = chain[-1]
+    if keys.name != profile:
+        world.say(
+            f"note: {printable(profile)!r} gets its credentials from the key of "
+            f"{printable(keys.name)!r}, which is rotated"
+        )
+    with world.lock("rotate", vault.keystore.identity(), doing="rotating a key"):
+        journals = Journals(vault.keystore)
+        rotation = journals.find(keys.name)
+        if rotation and not (options.resume or options.rollback):
+            shown = printable(rotation.profiles[0])
+            raise AwsVaultError(
+                f"an earlier rotation of {shown!r} was interrupted", ROTATE_HINT.format(shown)
+            )
+        if not rotation and (options.resume or options.rollback):
+            world.say(f"there is no unfinished rotation of {printable(keys.name)!r}")
+            return ()
+        iam = Iam(Aws(world), keys.endpoint.replace(url=keys.iam_url, regional=""), keys.endpoint)
+        session = None if options.no_session else plan_key_session(chain)
+        signer = session.retrieve(app.tools(app.codes(None))) if session else None
+        rotator = Rotator(world, vault, iam, signer)
+        if not rotation:
+            rotation = rotator.begin(keys.name, options.doomed, options.least_age)
+        if not rotation:
+            return ()
+        try:
+            (rotator.undo if options.rollback else rotator.finish)(rotation)
+        except AwsVaultError as error:
+            if journals.profiles():
+                further = ROTATE_HINT.format(printable(rotation.profiles[0]))
+                error.hint = f"{error.hint}; {further}".lstrip("; ")
+            raise
+        for name in rotation.profiles:
+            vault.delete_sessions(app.dependents(name))
+        journals.drop(rotation)
+        return rotation.profiles
+
+
 def clear_command(app: App, *, profile: str) -> int:
     """Remove all sessions and SSO tokens, or those of one profile."""
     if profile and not any(session.profile == profile for session in app.vault.sessions()):
@@ -10340,10 +10859,13 @@ NO_SESSION_OPTION = switch(
 )
 # What a later process that gets the same credentials is told of them.
 SESSION_OPTIONS = (DURATION_OPTION, NO_SESSION_OPTION, REGION_OPTION)
-CREDENTIAL_OPTIONS = (
-    *SESSION_OPTIONS,
+MFA_OPTIONS = (
     Option(("--mfa-token", "-t"), "the MFA code; - reads it from standard input"),
     Option(("--mfa-token-fd",), "read the MFA code from this descriptor"),
+)
+CREDENTIAL_OPTIONS = (
+    *SESSION_OPTIONS,
+    *MFA_OPTIONS,
     switch(("--nested",), "also inside a command or shell that has credentials already"),
 )
 ADD_OPTIONS = (
@@ -10356,6 +10878,22 @@ ADD_OPTIONS = (
         boolean=True,
         default=None,
     ),
+)
+ROTATE_OPTIONS = (
+    NO_SESSION_OPTION,
+    REGION_OPTION,
+    *MFA_OPTIONS,
+    Option(("--replace",), "delete the user's other key first", value="KEYID"),
+    switch(("--resume",), "finish a rotation that was interrupted"),
+    switch(("--rollback",), "undo a rotation that was interrupted"),
+    Option(
+        ("--older-than",),
+        "only if the key is older: 90d",
+        check=parse_duration,
+        value="DURATION",
+    ),
+    switch(("--all",), "every stored key"),
+    switch(("--print-policy",), "print the IAM policy that a rotation needs"),
 )
 LIST_OPTIONS = (
     switch(("--profiles",), "only the profiles of the config file"),
@@ -10420,6 +10958,9 @@ COMMANDS = (
     Command("list", list_command, "show what is stored", (), LIST_OPTIONS, ("ls",)),
     Command("exec", exec_command, "run a command with credentials", EXEC_WORDS, EXEC_OPTIONS),
     Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
+    Command(
+        "rotate", rotate_command, "put a new access key in place", MAYBE_PROFILE, ROTATE_OPTIONS
+    ),
     Command("remove", remove_command, "remove stored keys", PROFILE, REMOVE_OPTIONS, ("rm",)),
     Command("clear", clear_command, "remove sessions", MAYBE_PROFILE),
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
@@ -10443,7 +10984,7 @@ COMMANDS = (
 # Commands of aws-vault's -> what helps those who know them.
 NOT_HERE = {
     "server": "it is called proxy, and exec --server needs none",
-    **dict.fromkeys(("login", "rotate", "migrate-backend"), "it is not there yet"),
+    **dict.fromkeys(("login", "migrate-backend"), "it is not there yet"),
 }
 
 
