@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import ast
     import binascii
     import configparser
+    import csv
     import ctypes
     import datetime
     import difflib
@@ -86,7 +87,7 @@ else:
     # Modules that many starts do without: together they would take 40 ms of each.
     LAZY = (
         "argparse ast binascii configparser ctypes difflib fcntl hmac json pwd re resource select"
-        " shlex signal socket struct subprocess termios threading time traceback warnings"
+        " shlex signal socket struct subprocess termios threading time traceback warnings csv"
     )
 
     class LazyModule:
@@ -9463,6 +9464,212 @@ def rotation_policy(partition: str, *, with_mfa: bool) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2) + "\n"
 
 
+KEY_ID_FORM = "AKIA and at least 12 more capitals or digits"
+SECRET_KEY_LENGTH = 40
+
+
+def is_key_id(text: str) -> bool:
+    """Return True for what has the form of an access key ID, a temporary one's too."""
+    return bool(re.fullmatch("(AKIA|ASIA)[A-Z0-9]{12,124}", text.strip()))
+
+
+def read_key_id(text: Secret) -> str:
+    """Return a long-lived access key ID (UsageError, which does not quote it: it may be the
+    secret)."""
+    word = text.stripped().reveal()
+    if not is_key_id(word):
+        why, hint = "that is none", f"it is {KEY_ID_FORM}"
+        if len(word) == SECRET_KEY_LENGTH:
+            why, hint = "that looks like the secret access key", "give the access key ID first"
+        elif word.startswith(("AKIA", "ASIA")) and word.isalnum() and word.isupper():
+            why = f"it was cut: it has {len(word)} characters"
+        elif any(letter <= " " or is_control(letter) for letter in word) or not word:
+            why = "it is one word without blanks"
+        raise UsageError(f"access key ID: {why}", hint)
+    if word.startswith("ASIA"):
+        raise UsageError(
+            "access key ID: one that begins with ASIA is temporary: it works for hours, with its "
+            "session token only, and AWS makes no session from it",
+            "store a long-lived key, which begins with AKIA",
+        )
+    return word
+
+
+def read_secret_key(world: World, text: Secret) -> Secret:
+    """Return a secret access key (UsageError); one of another length is warned of."""
+    word = text.stripped()
+    letters = word.reveal()
+    if not word or any(letter <= " " or is_control(letter) for letter in letters):
+        raise UsageError("secret access key: it is one word without blanks", "try again")
+    if is_key_id(letters):
+        raise UsageError(
+            "secret access key: that is an access key ID", "give the secret that belongs to it"
+        )
+    if len(letters) != SECRET_KEY_LENGTH:
+        world.say(
+            f"warning: the secret access key has {len(letters)} characters instead of "
+            f"{SECRET_KEY_LENGTH}: was it cut?"
+        )
+    return word
+
+
+class FoundKey(Value):
+    """An access key in a file: whose it shall be, and the numbers of the lines that hold it."""
+
+    profile: str
+    keys: Credentials
+    lines: tuple[int, ...]
+
+
+KEY_OPTIONS = {"aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key"}
+
+
+def keys_in_credentials(world: World, text: str) -> list[FoundKey]:
+    """Return the long-lived keys of an AWS credentials file, as botocore reads it (UsageError).
+
+    A section without a whole key, or with a temporary one, is left out, and that is said.
+    """
+    found = []
+    for section, options in _parse_credentials(text).items():
+        if "aws_session_token" in options or not options.keys() & KEY_OPTIONS.keys():
+            if "aws_session_token" in options:
+                world.say(f"note: [{printable(section)}] is left: its key is temporary")
+            continue
+        try:
+            key_id, secret = (Secret(options.get(option, "")) for option in KEY_OPTIONS)
+            keys = Credentials(read_key_id(key_id), read_secret_key(world, secret))
+        except UsageError as error:
+            world.say(f"note: [{printable(section)}] is left: {error.message}")
+            continue
+        found.append(FoundKey(section, keys, _lines_of(text, section)))
+    return found
+
+
+def _parse_credentials(text: str) -> dict[str, dict[str, str]]:
+    parser = configparser.RawConfigParser(default_section="")
+    try:
+        parser.read_string(text)
+    except configparser.Error as error:
+        line = getattr(error, "lineno", None) or next(iter(getattr(error, "errors", [])), [""])[0]
+        # What could not be read may be a secret: it is not quoted.
+        raise UsageError(
+            f"{'line ' + str(line) if line else 'it'} can't be read: {type(error).__name__}",
+            "mend it by hand: the AWS CLI can't read it either",
+        ) from None
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def _lines_of(text: str, section: str) -> tuple[int, ...]:
+    """Return the numbers of the lines that hold a section's key."""
+    lines, here = [], False
+    for number, line in enumerate(text.split("\n")):
+        header = re.match(r"\s*\[(.+)\]", line)
+        option = re.match(r"\s*([\w-]+?)\s*[=:]", line)
+        if header:
+            here = header[1] == section
+        elif here and option and option[1].lower() in KEY_OPTIONS:
+            lines.append(number)
+    return tuple(lines)
+
+
+# The columns and names of the files that the console hands out -> what they hold.
+CSV_NAMES = {
+    "access key id": "id", "secret access key": "secret", "user name": "user",
+    "awsaccesskeyid": "id", "awssecretkey": "secret",
+}  # fmt: skip
+
+
+def keys_in_csv(world: World, text: str, profile: str) -> list[FoundKey]:
+    """Return the keys of a CSV file of the AWS console: a user's, with columns, or the root user's,
+    with NAME=VALUE lines (UsageError if it is none).
+
+    ``profile`` is whose they shall be, where the file names no user.
+    """
+    lines = text.removeprefix("\ufeff").split("\n")
+    columns = [CSV_NAMES.get(name.strip().lower(), "") for name in _csv_row(lines[0])]
+    pairs = [line.partition("=") for line in lines if "=" in line]
+    rows: list[tuple[dict[str, str], tuple[int, ...]]] = [
+        (dict(zip(columns, _csv_row(line))), (number,))
+        for number, line in enumerate(lines[1:], 1)
+        if line.strip()
+    ]
+    if "id" not in columns:
+        root = {CSV_NAMES.get(name.strip().lower(), ""): value for name, _, value in pairs}
+        rows = [(root, tuple(range(len(lines))))]
+    if not all({"id", "secret"} <= row.keys() for row, _ in rows) or not rows:
+        raise UsageError("it is no file of access keys from the AWS console")
+    found = []
+    for row, numbers in rows:
+        name = profile or row.get("user", "").strip()
+        if not name:
+            raise UsageError("it names no user", "name the profile: awsvault import --csv F NAME")
+        keys = Credentials(
+            read_key_id(Secret(row["id"])), read_secret_key(world, Secret(row["secret"]))
+        )
+        found.append(FoundKey(name, keys, numbers))
+    if profile and len(found) > 1:
+        raise UsageError("it has several keys", "name no profile: each has its user's name")
+    return found
+
+
+def _csv_row(line: str) -> list[str]:
+    return next(csv.reader([line.rstrip("\r")]), [])
+
+
+class Importer:
+    """Takes keys from a file into a vault: stored, read back, and only then removed from the file.
+    A second run finishes what an earlier one left."""
+
+    def __init__(self, world: World, vault: Vault, path: str) -> None:
+        self.world = world
+        self.vault = vault
+        self.path = path
+
+    def read(self) -> str:
+        """Return the file's text (UsageError)."""
+        try:
+            data = self.world.read_file(self.path, MAX_CONFIG_BYTES)
+        except OSError as error:
+            raise UsageError(f"can't read {printable(self.path)}: {os_reason(error)}") from None
+        return to_text(data)
+
+    def take(self, found: FoundKey, *, replace: bool) -> bool:
+        """Store a key; False if another one is there, which stays unless ``replace``."""
+        self.vault.refuse_profile(found.profile)
+        try:
+            stored = self.vault.credentials(found.profile)
+        except ItemNotFound:
+            stored = None
+        if stored == found.keys:
+            return True
+        if stored and not replace:
+            return False
+        self.vault.store_credentials(found.profile, found.keys)
+        if self.vault.credentials(found.profile) != found.keys:
+            raise KeystoreError(
+                f"what was stored for {printable(found.profile)!r} is read otherwise"
+            )
+        return True
+
+    def remove(self, text: str, taken: Iterable[FoundKey]) -> None:
+        """Write the file without the lines of some keys; all else, its mode and its owner stay
+        (AwsVaultError, if others can have changed it, or it was changed meanwhile)."""
+        doomed = {number for key in taken for number in key.lines}
+        lines = text.split("\n")
+        kept = "\n".join(line for number, line in enumerate(lines) if number not in doomed)
+        hint = "the keys are in the vault: remove them from the file by hand"
+        path = printable(self.path)
+        try:
+            with self.world.lock("file", self.path, doing=f"writing {path}"):
+                if self.world.read_own(self.path, MAX_CONFIG_BYTES) != to_bytes(text):
+                    raise AwsVaultError(f"{path} was changed meanwhile, so it is left", hint)
+                self.world.write_atomic(
+                    self.path, to_bytes(kept), os.path.dirname(self.path), keep_mode=True
+                )
+        except OSError as error:
+            raise AwsVaultError(f"can't write {path}: {os_reason(error)}", hint) from None
+
+
 # ======================================================================
 # Commands
 # ======================================================================
@@ -9895,55 +10102,6 @@ def _keys_from_person(world: World) -> Credentials:
         instead=instead,
     )
     return Credentials(key_id, secret)
-
-
-KEY_ID_FORM = "AKIA and at least 12 more capitals or digits"
-SECRET_KEY_LENGTH = 40
-
-
-def is_key_id(text: str) -> bool:
-    """Return True for what has the form of an access key ID, a temporary one's too."""
-    return bool(re.fullmatch("(AKIA|ASIA)[A-Z0-9]{12,124}", text.strip()))
-
-
-def read_key_id(text: Secret) -> str:
-    """Return a long-lived access key ID (UsageError, which does not quote it: it may be the
-    secret)."""
-    word = text.stripped().reveal()
-    if not is_key_id(word):
-        why, hint = "that is none", f"it is {KEY_ID_FORM}"
-        if len(word) == SECRET_KEY_LENGTH:
-            why, hint = "that looks like the secret access key", "give the access key ID first"
-        elif word.startswith(("AKIA", "ASIA")) and word.isalnum() and word.isupper():
-            why = f"it was cut: it has {len(word)} characters"
-        elif any(letter <= " " or is_control(letter) for letter in word) or not word:
-            why = "it is one word without blanks"
-        raise UsageError(f"access key ID: {why}", hint)
-    if word.startswith("ASIA"):
-        raise UsageError(
-            "access key ID: one that begins with ASIA is temporary: it works for hours, with its "
-            "session token only, and AWS makes no session from it",
-            "store a long-lived key, which begins with AKIA",
-        )
-    return word
-
-
-def read_secret_key(world: World, text: Secret) -> Secret:
-    """Return a secret access key (UsageError); one of another length is warned of."""
-    word = text.stripped()
-    letters = word.reveal()
-    if not word or any(letter <= " " or is_control(letter) for letter in letters):
-        raise UsageError("secret access key: it is one word without blanks", "try again")
-    if is_key_id(letters):
-        raise UsageError(
-            "secret access key: that is an access key ID", "give the secret that belongs to it"
-        )
-    if len(letters) != SECRET_KEY_LENGTH:
-        world.say(
-            f"warning: the secret access key has {len(letters)} characters instead of "
-            f"{SECRET_KEY_LENGTH}: was it cut?"
-        )
-    return word
 
 
 def _mfa_serial_from_person(world: World) -> str:
@@ -10556,6 +10714,50 @@ def _offer_to_remove_section(app: App, profile: str) -> None:
     world.out(f"Removed {printable(profile_header(profile))}.\n")
 
 
+def import_command(
+    app: App, *, profiles: Sequence[str], csv: str, keep: bool, dry_run: bool, replace: bool
+) -> int:
+    """Take access keys from the AWS credentials file, or from the console's CSV file, into the
+    vault."""
+    world, vault = app.world, app.vault
+    path = world.expand(csv) if csv else credentials_path(world, world.environ)
+    importer = Importer(world, vault, path)
+    text = importer.read()
+    try:
+        if csv:
+            if len(profiles) > 1:
+                raise UsageError("--csv takes one profile at most")
+            found = keys_in_csv(world, text, "".join(profiles))
+        else:
+            found = keys_in_credentials(world, text)
+    except UsageError as error:
+        raise UsageError(f"{printable(path)}: {error.message}", error.hint) from None
+    names = [key.profile for key in found]
+    for name in profiles if not csv else ():
+        if name not in names:
+            raise UsageError(
+                f"{printable(path)} has no long-lived key of {printable(name)!r}",
+                closest(name, names),
+            )
+    chosen = [key for key in found if csv or not profiles or key.profile in profiles]
+    taken = []
+    for key in chosen:
+        shown = f"{printable(key.profile)}: {masked(key.keys.access_key_id)}"
+        if dry_run:
+            there = key.profile in vault.profiles()
+            world.out(f"{shown} {'is in the vault' if there else 'would be stored'}\n")
+        elif importer.take(key, replace=replace):
+            taken.append(key)
+            vault.delete_sessions(app.dependents(key.profile))
+            world.out(f"{shown} is stored\n")
+        else:
+            world.say(f"note: {shown} is left: another key is in the vault (--replace)")
+    if taken and not keep:
+        importer.remove(text, taken)
+        world.out(f"Removed {counted(len(taken), 'key')} from {printable(path)}.\n")
+    return 0 if dry_run or len(taken) == len(chosen) else 1
+
+
 class RotateOptions(Value):
     """What was asked for about the rotation of each key."""
 
@@ -10879,6 +11081,12 @@ ADD_OPTIONS = (
         default=None,
     ),
 )
+IMPORT_OPTIONS = (
+    Option(("--csv",), "take the key from a CSV file of the AWS console", value="FILE"),
+    switch(("--keep",), "leave the keys in the file"),
+    switch(("--dry-run",), "only show what would be done"),
+    switch(("--replace",), "also over another key in the vault"),
+)
 ROTATE_OPTIONS = (
     NO_SESSION_OPTION,
     REGION_OPTION,
@@ -10952,12 +11160,13 @@ VERSION_OPTIONS = (
     switch(("--verify",), "compare the file with what is unpacked of it"),
 )
 PROFILE, MAYBE_PROFILE = ("profile",), ("profile?",)
-EXEC_WORDS = ("profile?", "command...")
+EXEC_WORDS, MANY_PROFILES = ("profile?", "command..."), ("profiles...",)
 COMMANDS = (
     Command("add", add_command, "store a profile's access key", PROFILE, ADD_OPTIONS),
     Command("list", list_command, "show what is stored", (), LIST_OPTIONS, ("ls",)),
     Command("exec", exec_command, "run a command with credentials", EXEC_WORDS, EXEC_OPTIONS),
     Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
+    Command("import", import_command, "take keys from a file", MANY_PROFILES, IMPORT_OPTIONS),
     Command(
         "rotate", rotate_command, "put a new access key in place", MAYBE_PROFILE, ROTATE_OPTIONS
     ),
@@ -11118,8 +11327,8 @@ def make_parser(command: Command | None) -> argparse.ArgumentParser:
 
 
 def _shown_word(word: str) -> str:
-    if word == "command...":
-        return "[-- COMMAND ...]"
+    if word.endswith("..."):
+        return "[-- COMMAND ...]" if word == "command..." else f"[{word[:-4].upper()} ...]"
     return f"[{word[:-1].upper()}]" if word.endswith("?") else word.upper()
 
 
@@ -11187,8 +11396,8 @@ def check_words(command: Command, words: Sequence[str], before_marker: int) -> d
     values: dict[str, Any] = {}
     rest = list(words)
     for word in command.words:
-        if word == "command...":
-            values["command"], rest = rest, []
+        if word.endswith("..."):
+            values[word[:-3]], rest = rest, []
         elif word == "profile?" and "command..." in command.words and not before_marker:
             values["profile"] = None
         elif rest:
