@@ -1154,6 +1154,12 @@ class OwnFolders:
         folder, name = os.path.split(path and os.path.abspath(path))
         return self.open(folder), name
 
+    def drop(self, path: str) -> None:
+        """Close a folder, whose name leads to another one from now on."""
+        fd = self._open.pop(os.path.abspath(path), -1)
+        if fd >= 0:
+            os.close(fd)
+
     def forget(self) -> None:
         """Take all descriptors for closed, as in a child that has closed them."""
         self._open = {}
@@ -1510,6 +1516,10 @@ class World:
         folder, name = self.folders.parent(path)
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
+    def folder_number(self, path: str) -> int:
+        """Return the inode number of a folder of ours (OSError, AwsVaultError)."""
+        return os.fstat(self.folders.open(path)).st_ino
+
     def read_own(self, path: str, limit: int) -> bytes:
         """Return a whole file of a folder of ours (OSError, AwsVaultError)."""
         fd = self.open_own(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -1586,6 +1596,30 @@ class World:
         old_folder, old_name = self.folders.parent(old)
         new_folder, new_name = self.folders.parent(new)
         os.rename(old_name, new_name, src_dir_fd=old_folder, dst_dir_fd=new_folder)
+
+    def exchange_folders(self, one: str, other: str) -> None:
+        """Give each of two folders of ours the other's name in one step (OSError where the file
+        system can't; AwsVaultError)."""
+        # Linux 3.15, glibc 2.28, musl 1.2.4; macOS 10.12 has it by another name. 2: exchange.
+        call = "renameatx_np" if sys.platform == "darwin" else "renameat2"
+        library = ctypes.CDLL(None, use_errno=True)
+        (fd, name), (other_fd, other_name) = map(self.folders.parent, (one, other))
+        if not hasattr(library, call):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if getattr(library, call)(fd, os.fsencode(name), other_fd, os.fsencode(other_name), 2):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        self.renamed_folders(one, other)
+
+    def rename_folder(self, old: str, new: str) -> None:
+        """Give a folder of ours another name (OSError, AwsVaultError)."""
+        self.rename(old, new)
+        self.renamed_folders(old, new)
+
+    def renamed_folders(self, *paths: str) -> None:
+        """See that folders' new names are on the disk, and reach the folders by them."""
+        for path in paths:
+            self.folders.drop(path)
+            self.sync_folder(os.path.dirname(path))
 
     def sync_folder(self, path: str) -> None:
         """Wait until the names in a folder of ours are on the disk."""
@@ -2908,6 +2942,12 @@ class Passphrase:
         return answer
 
 
+class Rekey(Value):
+    """What a change of the passphrase leaves until it is done: the number of the new folder."""
+
+    inode: int
+
+
 class FileKeystore(Keystore):
     """aws-vault's ``file`` backend: one JWE per item in a folder, sealed by a passphrase.
 
@@ -3148,6 +3188,86 @@ class FileKeystore(Keystore):
                 f"{error.message}"
             )
 
+    # -- another passphrase ----------------------------------------------------
+
+    def rekey(self, passphrase: Passphrase) -> int:
+        """Seal all items by another passphrase; return how many. Sessions are dropped.
+
+        The new folder is made beside the old one and takes its place in one step, so that at any
+        time one passphrase opens all that is there. KeystoreError if an item can't be opened, or
+        the vault changes meanwhile: then nothing has changed. Call finish_rekey() first.
+        """
+        try:
+            with self._write_lock():
+                before = self._snapshot()
+                count = self._seal_all(
+                    FileKeystore(self.world, self._fresh, passphrase, self.iterations)
+                )
+                if self._snapshot() != before:
+                    raise KeystoreError(f"{printable(self.folder)} changed meanwhile", "try again")
+                self._put_fresh_in_place()
+        finally:
+            self.finish_rekey()
+        return count
+
+    def _seal_all(self, fresh: FileKeystore) -> int:
+        # Read as they are, since what is sealed anew here would be thrown away.
+        reader = FileKeystore(self.world, self.folder, self.passphrase, MIN_READ_ITERATIONS)
+        kept = [key for key in self.keys() if SessionKey.parse(key) is None]
+        for key in kept:
+            fresh.set(reader.get(key))
+        return len(kept)
+
+    def _put_fresh_in_place(self) -> None:
+        number = Rekey(self.world.folder_number(self._fresh))
+        text = to_bytes(go_json(number.members()))
+        self.world.write_atomic(self._rekey_file, text, self._scratch())
+        try:
+            self.world.exchange_folders(self._fresh, self.folder)
+        except OSError as error:
+            self.world.debug(f"two renames instead of an exchange: {os_reason(error)}")
+            self.world.rename_folder(self.folder, self._old)
+            self.world.rename_folder(self._fresh, self.folder)
+
+    def finish_rekey(self) -> bool:
+        """Clear away what an interrupted rekey() left; True if the new passphrase holds already."""
+        with self._write_lock():
+            try:
+                text = self.world.read_own(self._rekey_file, MAX_ITEM_BYTES)
+                number = Rekey.from_members(parse_json_object(to_text(text))).inode
+            except (FileNotFoundError, ValueError):
+                number = 0  # nothing has taken the place of anything
+            if number and not self._exists(self.folder):
+                self.world.rename_folder(self._fresh, self.folder)
+            done = number != 0 and self.world.folder_number(self.folder) == number
+            for folder in (self._fresh, self._old):
+                names = self.world.list_folder(folder)
+                paths = (os.path.join(folder, name) for name in names)
+                self.world.remove_leftovers([*paths, folder])
+            self.world.remove_leftovers([self._rekey_file])
+        return done
+
+    def _snapshot(self) -> list[tuple[str, int, int, int]]:
+        """Return what tells whether anything was written."""
+        names = self.world.list_folder(self.folder)
+        states = [self.world.stat_own(os.path.join(self.folder, name)) for name in names]
+        return [
+            (name, state.st_ino, state.st_mtime_ns, state.st_size)
+            for name, state in zip(names, states)
+        ]
+
+    @property
+    def _fresh(self) -> str:
+        return f"{self.folder.rstrip('/')}.rekey"
+
+    @property
+    def _old(self) -> str:
+        return f"{self.folder.rstrip('/')}.old"
+
+    @property
+    def _rekey_file(self) -> str:
+        return f"{self._fresh}.json"
+
     # -- files -----------------------------------------------------------------
 
     def probe(self) -> str:
@@ -3156,7 +3276,13 @@ class FileKeystore(Keystore):
 
     def _list(self) -> list[str]:
         try:
-            return self.world.list_folder(self.folder)
+            names = self.world.list_folder(self.folder)
+            if not names and self._exists(self._rekey_file) and not self._exists(self.folder):
+                raise KeystoreError(
+                    f"rekey of {printable(self.folder)} was interrupted",
+                    "awsvault rekey finishes it",
+                )
+            return names
         except OSError as error:
             raise KeystoreError(f"vault {printable(self.folder)}: {os_reason(error)}") from None
 
@@ -10758,6 +10884,32 @@ def import_command(
     return 0 if dry_run or len(taken) == len(chosen) else 1
 
 
+def rekey_command(app: App, *, new_passphrase_fd: str, new_passphrase_command: str) -> int:
+    """Change the file vault's passphrase, and seal every item as strongly as new ones are."""
+    world = app.world
+    vault = open_file_keystore(world, app.options.store)
+    folder = printable(vault.folder)
+    if vault.finish_rekey():
+        world.out(f"An earlier rekey of {folder} is finished: its new passphrase opens it.\n")
+        return 0
+    keys = [key for key in vault.keys() if is_credential_name(key)]
+    if not keys:
+        raise AwsVaultError(f"no credentials are stored in {folder}", "awsvault add PROFILE")
+    for profile in map(printable, Journals(vault).profiles()):
+        raise AwsVaultError(
+            f"the rotation of {profile!r} is not finished", ROTATE_HINT.format(profile)
+        )
+    vault.get(keys[0])
+    fd = new_passphrase_fd
+    given = _read_fd(world, "--new-passphrase-fd", fd) if fd else None
+    passphrase = Passphrase(world, given, new_passphrase_command)
+    if passphrase.get(vault.folder, new=True) == vault.passphrase.get(vault.folder, new=False):
+        raise UsageError("the new passphrase is the old one", "choose another one")
+    count = vault.rekey(passphrase)
+    world.out(f"Sealed {counted(count, 'stored item')} in {folder} by the new passphrase.\n")
+    return 0
+
+
 class RotateOptions(Value):
     """What was asked for about the rotation of each key."""
 
@@ -11081,6 +11233,10 @@ ADD_OPTIONS = (
         default=None,
     ),
 )
+REKEY_OPTIONS = (
+    Option(("--new-passphrase-fd",), "read the new passphrase from this descriptor"),
+    Option(("--new-passphrase-command",), "program that prints the new passphrase"),
+)
 IMPORT_OPTIONS = (
     Option(("--csv",), "take the key from a CSV file of the AWS console", value="FILE"),
     switch(("--keep",), "leave the keys in the file"),
@@ -11167,6 +11323,7 @@ COMMANDS = (
     Command("exec", exec_command, "run a command with credentials", EXEC_WORDS, EXEC_OPTIONS),
     Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
     Command("import", import_command, "take keys from a file", MANY_PROFILES, IMPORT_OPTIONS),
+    Command("rekey", rekey_command, "change the file vault's passphrase", (), REKEY_OPTIONS),
     Command(
         "rotate", rotate_command, "put a new access key in place", MAYBE_PROFILE, ROTATE_OPTIONS
     ),
