@@ -622,6 +622,23 @@ def is_old_session(name: str) -> bool:
     )
 
 
+JOURNAL_TYPE = "awsvault.rotate"  # to aws-vault a session that it never uses
+JOURNAL_PLACE = "awsvault-journal"
+JOURNAL_PROFILE = "awsvault rotate "
+
+
+def journal_name(profile: str) -> str:
+    """Return the name of the item that keeps the journal of a profile's rotation."""
+    return str(SessionKey(JOURNAL_TYPE, JOURNAL_PROFILE + profile, "", 2**31 - 1))
+
+
+def journal_profile(name: str) -> str:
+    """Return the profile whose rotation an item is the journal of, or nothing if it is none."""
+    session = SessionKey.parse(name)
+    is_journal = session is not None and session.type == JOURNAL_TYPE
+    return session.profile.partition(JOURNAL_PROFILE)[2] if session and is_journal else ""
+
+
 def is_credential_name(name: str) -> bool:
     """Tell whether a stored name is a profile's, not a session's or an SSO token's."""
     return not (name.startswith(TOKEN_PREFIX) or SessionKey.parse(name) or is_old_session(name))
@@ -714,6 +731,11 @@ def parse_time(text: str) -> datetime.datetime:
         return moment - offset if match[8] == "+" else moment + offset
     except OverflowError:
         raise ValueError(f"no time of this calendar: {printable(text)}") from None
+
+
+def unix_time(seconds: int) -> datetime.datetime:
+    """Return the moment so many seconds after the beginning of 1970 (UTC)."""
+    return datetime.datetime.fromtimestamp(seconds, UTC)
 
 
 def format_time(moment: datetime.datetime) -> str:
@@ -2765,6 +2787,10 @@ class Keystore:
         """Return how many items are protected less than new ones would be."""
         return 0
 
+    def stored_since(self, key: str) -> datetime.datetime | None:  # noqa: ARG002
+        """Return when an item was last written, if the store knows without asking anybody."""
+        return None
+
     def journal(self) -> Keystore:
         """Return the store beside this one for what no program shall take for a credential."""
         raise NotImplementedError
@@ -2967,6 +2993,12 @@ class FileKeystore(Keystore):
 
     def identity(self) -> str:
         return f"file:{os.path.realpath(self.folder)}"
+
+    def stored_since(self, key: str) -> datetime.datetime | None:
+        try:
+            return unix_time(int(self.world.stat_own(self._path(key)).st_mtime))
+        except (OSError, AwsVaultError):
+            return None
 
     def journal(self) -> FileKeystore:
         folder = self.folder.rstrip("/") + ".journals"
@@ -3911,9 +3943,9 @@ class Collection(Value):
     path: str
     own: bool
 
-    def attributes(self, key: str) -> tuple[str, ...]:
+    def attributes(self, name: str, key: str) -> tuple[str, ...]:
         """Return the names and values by which an item is found again."""
-        return ("profile", key) if self.own else ("application", "awsvault", "profile", key)
+        return (name, key) if self.own else ("application", "awsvault", name, key)
 
 
 class FoundSecret(Value):
@@ -3933,14 +3965,19 @@ class SecretService(NativeKeystore):
 
     name = "secret-service"
 
-    def __init__(self, world: World, collection: str) -> None:
+    def __init__(self, world: World, collection: str, attribute: str = "profile") -> None:
         super().__init__(world)
         self.collection = collection
+        self.attribute = attribute  # which has an item's name
         self.bus = BusTools(world, SECRET_SERVICE)
         self._doubtful: set[str] = set()
 
     def identity(self) -> str:
-        return f"secret-service:{self.collection}"
+        kind = "" if self.attribute == "profile" else f":{self.attribute}"
+        return f"secret-service:{self.collection}{kind}"
+
+    def journal(self) -> SecretService:
+        return SecretService(self.world, self.collection, JOURNAL_PLACE)
 
     def probe(self) -> str:
         self.bus.check()
@@ -4020,7 +4057,7 @@ class SecretService(NativeKeystore):
             raise self._locked(home)
         self._check_form(item.key)
         where = [f"--collection={home.path}"] if home and home.own else []
-        attributes = (home or Collection("", False)).attributes(item.key)
+        attributes = (home or Collection("", False)).attributes(self.attribute, item.key)
         result = self.bus.run(
             "store", f"--label={item.key}", *where, "--", *attributes, stdin=text, person=person
         )
@@ -4052,7 +4089,7 @@ class SecretService(NativeKeystore):
         rows = [
             (label, path, attributes)
             for path, (label, attributes) in found.items()
-            if label and attributes.get("profile") == label  # else another program's
+            if label and attributes.get(self.attribute) == label  # else another program's
         ]
         # aws-vault gives its items no other attribute, gnome-keyring may add a schema.
         plain = {label for label, _path, names in rows if not {*names} - ITEM_ATTRIBUTES}
@@ -4099,7 +4136,7 @@ class SecretService(NativeKeystore):
 
     def _find(self, key: str, home: Collection) -> list[str]:
         """Return the paths of a key's items."""
-        return self._search_paths(home, *home.attributes(key))
+        return self._search_paths(home, *home.attributes(self.attribute, key))
 
     def _search_paths(self, home: Collection, *attributes: str) -> list[str]:
         # Asked of the collection: the service as a whole would answer with other people's as well.
@@ -4135,7 +4172,7 @@ class SecretService(NativeKeystore):
     def _search(self, key: str) -> list[FoundSecret]:
         """Return all items of that name, in whatever collection they are: secret-tool tells no
         collection."""
-        result = self.bus.run("search", "--all", "--", "profile", key)
+        result = self.bus.run("search", "--all", "--", self.attribute, key)
         if result.status != 0:
             raise self._explain(result.errors)
         return [
@@ -4253,6 +4290,9 @@ class KWalletKeystore(NativeKeystore):
 
     def identity(self) -> str:
         return f"kwallet:{self.wallet}:{self.folder}"
+
+    def journal(self) -> KWalletKeystore:
+        return KWalletKeystore(self.world, self.wallet, f"{self.folder}-{JOURNAL_PLACE}")
 
     def probe(self) -> str:
         self.bus.check()
@@ -4448,6 +4488,9 @@ KEYCHAIN_FAILURES = {
 }
 
 
+KEYCHAIN_SERVICE = "aws-vault"
+
+
 class Keychain(NativeKeystore):
     """A macOS keychain by ``security``: secrets go to its standard input, as commands, and come
     from its standard output. Items are aws-vault's, raw data without the JSON around it. Places are
@@ -4455,13 +4498,19 @@ class Keychain(NativeKeystore):
 
     name = "keychain"
 
-    def __init__(self, world: World, keychain: str) -> None:
+    def __init__(self, world: World, keychain: str, service: str = KEYCHAIN_SERVICE) -> None:
         super().__init__(world)
+        self.keychain = keychain
+        self.service = service
         file_name = keychain if keychain.endswith(".keychain") else f"{keychain}.keychain"
         self.path = os.path.join(world.home(), "Library", "Keychains", f"{file_name}-db")
 
     def identity(self) -> str:
-        return f"keychain:{self.path}"
+        service = "" if self.service == KEYCHAIN_SERVICE else f":{self.service}"
+        return f"keychain:{self.path}{service}"
+
+    def journal(self) -> Keychain:
+        return Keychain(self.world, self.keychain, JOURNAL_PLACE)
 
     def probe(self) -> str:
         self._check_tool()
@@ -4504,7 +4553,7 @@ class Keychain(NativeKeystore):
         if not os.path.exists(self.path):
             return {}
         output = self._run("dump-keychain", self.path).reveal()
-        return dict.fromkeys(parse_keychain_dump(output, KEYCHAIN_SERVICE), "")
+        return dict.fromkeys(parse_keychain_dump(output, self.service), "")
 
     def _check_tool(self) -> None:
         if not self.world.has_program("security"):
@@ -4523,11 +4572,11 @@ class Keychain(NativeKeystore):
         return True
 
     def _item(self, key: str) -> tuple[str, ...]:
-        return ("-s", KEYCHAIN_SERVICE, "-a", key, self.path)
+        return ("-s", self.service, "-a", key, self.path)
 
     def _add_line(self, item: Item, *, update: bool) -> Secret:
         words = ["add-generic-password", *(["-U"] if update else [])]
-        words += ["-s", quote_security(KEYCHAIN_SERVICE), "-a", quote_security(item.key)]
+        words += ["-s", quote_security(self.service), "-a", quote_security(item.key)]
         words += ["-l", quote_security(item.label or item.key)]
         words += ["-D", quote_security(item.description)] if item.description else []
         if not item.trusted and not update:
@@ -4611,9 +4660,6 @@ class Keychain(NativeKeystore):
         return KeystoreError(
             "security is not installed: the keychain is macOS's", OTHER_KEYSTORE_HINT
         )
-
-
-KEYCHAIN_SERVICE = "aws-vault"
 
 
 def quote_security(word: str) -> str:
@@ -4722,6 +4768,11 @@ class Pass(NativeKeystore):
 
     def identity(self) -> str:
         return f"{self.name}:{os.path.realpath(self.folder)}:{self.prefix}"
+
+    def journal(self) -> Pass:
+        # Without a prefix aws-vault lists the whole store, but takes a journal for a session.
+        prefix = f"{self.prefix}-{JOURNAL_PLACE}" if self.prefix else ""
+        return Pass(self.world, self.kind, self.folder, self.command, prefix)
 
     def probe(self) -> str:
         self._check_store()
@@ -5113,7 +5164,7 @@ class Vault:
     def names(self) -> list[str]:
         """Return the names of all items, listed once unless something is written here."""
         if self._names is None:
-            self._names = self.keystore.keys()
+            self._names = [key for key in self.keystore.keys() if not journal_profile(key)]
         return self._names
 
     def profiles(self) -> list[str]:
@@ -5303,12 +5354,13 @@ class Vault:
         """Remove the items whose names are ``doomed``; return how many. Somebody else's removal is
         no error."""
         removed, self._names = 0, None
-        for key in filter(doomed, self.keystore.keys()):
+        for key in filter(doomed, self.names()):
             try:
                 self.keystore.delete(key)
                 removed += 1
             except ItemNotFound:
                 continue
+        self._names = None
         return removed
 
 
@@ -9263,33 +9315,22 @@ class Rotation(Value):
 class Journals:
     """The unfinished rotations of a vault, kept where no program takes them for credentials."""
 
-    TYPE = "awsvault.rotate"  # to aws-vault a session that it never uses
-    PREFIX = "awsvault rotate "
-
     def __init__(self, keystore: Keystore) -> None:
         self.keystore = keystore.journal()
 
-    def key(self, profile: str) -> str:
-        """Return the name of a profile's journal."""
-        return str(SessionKey(self.TYPE, self.PREFIX + profile, "", 2**31 - 1))
-
     def profiles(self) -> list[str]:
-        """Return the profiles whose rotation is unfinished. Nobody is asked, and no tool runs
-        unless one is remembered."""
-        return self._named(self.keystore.keys()) if self._named(self.keystore.known()) else []
+        """Return the profiles whose rotation is unfinished, as far as that is remembered: nobody is
+        asked, and no tool runs unless there is one."""
+        return self.all() if any(map(journal_profile, self.keystore.known() or ())) else []
 
-    def _named(self, keys: Iterable[str] | None) -> list[str]:
-        found = (SessionKey.parse(key) for key in keys or ())
-        return [
-            session.profile[len(self.PREFIX) :]
-            for session in found
-            if session and session.type == self.TYPE and session.profile.startswith(self.PREFIX)
-        ]
+    def all(self) -> list[str]:
+        """Return the profiles whose rotation is unfinished."""
+        return [name for name in map(journal_profile, self.keystore.keys()) if name]
 
     def get(self, profile: str) -> Rotation:
         """Return a profile's journal; ItemNotFound if there is none, DamagedItem if it can't be
         read."""
-        text = self.keystore.get(self.key(profile)).data.reveal()
+        text = self.keystore.get(journal_name(profile)).data.reveal()
         try:
             # In an array, which aws-vault reads as no session.
             return Rotation.from_members(parse_json_object(text[1:-1]))
@@ -9299,19 +9340,19 @@ class Journals:
     def find(self, profile: str) -> Rotation | None:
         """Return the journal of the rotation of a profile's key, whichever profile it is filed
         under; None if there is none."""
-        rotations = map(self.get, self.profiles())
+        rotations = map(self.get, self.all())
         return next((one for one in rotations if profile in one.profiles), None)
 
     def put(self, rotation: Rotation) -> None:
         """Write a journal over the one of its profile."""
         text = Secret(go_json([rotation.members()]))
         label = f"awsvault: unfinished rotation of {rotation.profiles[0]}"
-        self.keystore.set(Item(self.key(rotation.profiles[0]), text, label, trusted=True))
+        self.keystore.set(Item(journal_name(rotation.profiles[0]), text, label, trusted=True))
 
     def drop(self, rotation: Rotation) -> None:
         """Remove a journal; that it is gone is no error."""
         try:
-            self.keystore.delete(self.key(rotation.profiles[0]))
+            self.keystore.delete(journal_name(rotation.profiles[0]))
         except ItemNotFound:
             pass
 
@@ -9544,10 +9585,7 @@ class Rotator:
                 f"another key was stored for {printable(profile)!r} meanwhile",
                 "remove it, or delete at AWS the key that is not needed",
             )
-        if stored != new:
-            self.vault.store_credentials(profile, new)
-            if self.vault.credentials(profile) != new:
-                raise KeystoreError(f"what was stored for {printable(profile)!r} is read otherwise")
+        keep_key(self.vault, profile, new, replace=True)
 
     def _until_known(self, act: Callable[[], T]) -> T:
         """Repeat a request until all of AWS knows the key that signs it (AwsError after a
@@ -9742,13 +9780,29 @@ def _csv_row(line: str) -> list[str]:
     return next(csv.reader([line.rstrip("\r")]), [])
 
 
-class Importer:
-    """Takes keys from a file into a vault: stored, read back, and only then removed from the file.
-    A second run finishes what an earlier one left."""
+def keep_key(vault: Vault, profile: str, keys: Credentials, *, replace: bool) -> bool:
+    """Store a key and read it back; False if another one is there, which stays unless ``replace``
+    (AwsVaultError)."""
+    vault.refuse_profile(profile)
+    try:
+        stored = vault.credentials(profile)
+    except ItemNotFound:
+        stored = None
+    if stored == keys:
+        return True
+    if stored and not replace:
+        return False
+    vault.store_credentials(profile, keys)
+    if vault.credentials(profile) != keys:
+        raise KeystoreError(f"what was stored for {printable(profile)!r} is read otherwise")
+    return True
 
-    def __init__(self, world: World, vault: Vault, path: str) -> None:
+
+class KeyFile:
+    """A file of access keys, from which go those that are stored elsewhere."""
+
+    def __init__(self, world: World, path: str) -> None:
         self.world = world
-        self.vault = vault
         self.path = path
 
     def read(self) -> str:
@@ -9758,24 +9812,6 @@ class Importer:
         except OSError as error:
             raise UsageError(f"can't read {printable(self.path)}: {os_reason(error)}") from None
         return to_text(data)
-
-    def take(self, found: FoundKey, *, replace: bool) -> bool:
-        """Store a key; False if another one is there, which stays unless ``replace``."""
-        self.vault.refuse_profile(found.profile)
-        try:
-            stored = self.vault.credentials(found.profile)
-        except ItemNotFound:
-            stored = None
-        if stored == found.keys:
-            return True
-        if stored and not replace:
-            return False
-        self.vault.store_credentials(found.profile, found.keys)
-        if self.vault.credentials(found.profile) != found.keys:
-            raise KeystoreError(
-                f"what was stored for {printable(found.profile)!r} is read otherwise"
-            )
-        return True
 
     def remove(self, text: str, taken: Iterable[FoundKey]) -> None:
         """Write the file without the lines of some keys; all else, its mode and its owner stay
@@ -10275,9 +10311,12 @@ LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "==========="
 MAX_COLUMN = 24  # so that two names and a session's words fit 80 columns
 
 
-def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool) -> int:
+def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool, json: bool) -> int:
     """Show profiles, stored keys and sessions; nothing is decrypted, and nobody is asked."""
     world = app.world
+    if json:
+        world.out(go_json(listed(app)) + "\n")
+        return 0
     stored = app.vault.profiles()
     labels = session_labels(app.vault, world.now())
     rows: Iterable[Sequence[str]]
@@ -10300,6 +10339,41 @@ def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool)
     return 0
 
 
+def listed(app: App) -> dict[str, object]:
+    """Return what there is, in the form that docs/reference.md promises."""
+    vault, stored, configured = app.vault, app.vault.profiles(), app.config.profile_names()
+    now = app.world.now().timestamp()
+    times = {name: vault.keystore.stored_since(name) for name in stored}
+    since = {name: format_time(time) if time else None for name, time in times.items()}
+    rows = [
+        {
+            "profile": session.profile,
+            "kind": session_kind(session),
+            "mfa_serial": session.third.partition("#")[0],
+            "expires": format_time(unix_time(session.expires)),
+            "expired": session.expires <= now,
+        }
+        for session in vault.sessions()
+        if session.expires < 2**40
+    ]
+    return {
+        "version": 1,
+        "keystore": vault.keystore.name,
+        "profiles": [
+            {
+                "name": name,
+                "in_config": name in configured,
+                "stored": name in stored,
+                "stored_since": since.get(name),
+            }
+            for name in dict.fromkeys([*configured, *stored])
+        ],
+        "sessions": rows,
+        "sso_tokens": [key[len(TOKEN_PREFIX) :] for key in vault.tokens()],
+        "unfinished_rotations": Journals(vault.keystore).profiles(),
+    }
+
+
 def session_labels(vault: Vault, now: datetime.datetime) -> list[tuple[str, str]]:
     """Return the label of each token and session, with the profile it belongs to ("" for a
     token)."""
@@ -10311,9 +10385,14 @@ def session_labels(vault: Vault, now: datetime.datetime) -> list[tuple[str, str]
     ]
 
 
-def _session_label(session: SessionKey, left: int) -> str:
+def session_kind(session: SessionKey) -> str:
+    """Return the word for a kind of session, or its type if it has none."""
     known = session.type.removeprefix("awsvault.")
-    kind = next((words for words, type in SESSION_TYPES.items() if type == known), session.type)
+    return next((words for words, type in SESSION_TYPES.items() if type == known), session.type)
+
+
+def _session_label(session: SessionKey, left: int) -> str:
+    kind = session_kind(session)
     device = " with MFA" if session.third.partition("#")[0] else ""
     return f"{kind}{device}, " + (format_duration(left) if left > 0 else "expired")
 
@@ -10847,8 +10926,8 @@ def import_command(
     vault."""
     world, vault = app.world, app.vault
     path = world.expand(csv) if csv else credentials_path(world, world.environ)
-    importer = Importer(world, vault, path)
-    text = importer.read()
+    file = KeyFile(world, path)
+    text = file.read()
     try:
         if csv:
             if len(profiles) > 1:
@@ -10872,16 +10951,63 @@ def import_command(
         if dry_run:
             there = key.profile in vault.profiles()
             world.out(f"{shown} {'is in the vault' if there else 'would be stored'}\n")
-        elif importer.take(key, replace=replace):
+        elif keep_key(vault, key.profile, key.keys, replace=replace):
             taken.append(key)
             vault.delete_sessions(app.dependents(key.profile))
             world.out(f"{shown} is stored\n")
         else:
             world.say(f"note: {shown} is left: another key is in the vault (--replace)")
     if taken and not keep:
-        importer.remove(text, taken)
+        file.remove(text, taken)
         world.out(f"Removed {counted(len(taken), 'key')} from {printable(path)}.\n")
     return 0 if dry_run or len(taken) == len(chosen) else 1
+
+
+def migrate_command(
+    app: App,
+    *,
+    to: str,
+    profile: str,
+    dry_run: bool,
+    overwrite: bool,
+    delete_source: bool,
+    **source: str,
+) -> int:
+    """Copy stored keys from one keystore to another. A second run finishes an interrupted one."""
+    world, settings, place = app.world, app.options.store, source["from"]
+    for name in (flag for flag, text in (("--from", place), ("--to", to)) if not text):
+        raise UsageError(f"{name} is missing", "awsvault backends shows the keystores")
+    if place == to:
+        raise UsageError("--from and --to name the same keystore", "name two")
+    vault, target = (Vault(BACKENDS[name](world, settings), world) for name in (place, to))
+    names = sorted(vault.profiles())
+    if profile and profile not in names:
+        raise ItemNotFound(
+            f"no credentials are stored for {printable(profile)!r} in {place}",
+            closest(profile, names),
+        )
+    names = [profile] if profile else names
+    if dry_run or not names:
+        world.out(f"{counted(len(names), 'key')} to copy from {place} to {to}\n")
+        world.out("".join(f"  {printable(name)}\n" for name in names))
+        return 0
+    for name in names:
+        target.refuse_profile(name)
+    copied = []
+    for name in names:
+        if keep_key(target, name, vault.credentials(name), replace=overwrite):
+            target.delete_sessions(app.dependents(name))
+            copied.append(name)
+            world.out(f"{printable(name)} is in {to}\n")
+        else:
+            world.say(f"note: {printable(name)} is left: {to} has another key (--overwrite)")
+    for name in copied if delete_source else ():
+        vault.delete_credentials(name)
+        vault.delete_sessions([name])
+    gone = f", and removed from {place}" if delete_source else ""
+    world.out(f"{counted(len(copied), 'key')} copied and compared{gone}.\n")
+    world.say(f"note: awsvault backends --use {to} uses it from now on")
+    return 0 if copied == names else 1
 
 
 def rekey_command(app: App, *, new_passphrase_fd: str, new_passphrase_command: str) -> int:
@@ -11033,8 +11159,14 @@ def backends_command(app: App, *, use: str, force: bool, verbose: bool) -> int:
             )
         if refusal:
             world.say(f"warning: {use} can't be used now: {refusal.message}")
+        before = remembered_backend(world)[0] or app.options.backend
         remember_backend(world, use)
         world.out(f"{use} is used from now on\n")
+        if before not in ("", use):
+            world.say(
+                f"note: keys in {before} stay there: awsvault migrate-backend --from {before} "
+                f"--to {use} copies them"
+            )
         if app.options.backend not in ("", use):
             world.say(f"note: --backend or AWS_VAULT_BACKEND names {app.options.backend}, and wins")
         return 0
@@ -11233,6 +11365,14 @@ ADD_OPTIONS = (
         default=None,
     ),
 )
+MIGRATE_OPTIONS = (
+    Option(("--from",), "the keystore that has the keys", choices=tuple(BACKENDS)),
+    Option(("--to",), "the keystore that gets them", choices=tuple(BACKENDS)),
+    Option(("--profile",), "only this one"),
+    switch(("--dry-run",), "only show what would be done"),
+    switch(("--overwrite",), "also over another key there"),
+    switch(("--delete-source",), "remove the keys where they were, when all are copied"),
+)
 REKEY_OPTIONS = (
     Option(("--new-passphrase-fd",), "read the new passphrase from this descriptor"),
     Option(("--new-passphrase-command",), "program that prints the new passphrase"),
@@ -11260,6 +11400,7 @@ ROTATE_OPTIONS = (
     switch(("--print-policy",), "print the IAM policy that a rotation needs"),
 )
 LIST_OPTIONS = (
+    switch(("--json",), "as JSON, for programs"),
     switch(("--profiles",), "only the profiles of the config file"),
     switch(("--sessions",), "only the sessions"),
     switch(("--credentials",), "only the profiles with stored keys"),
@@ -11323,6 +11464,9 @@ COMMANDS = (
     Command("exec", exec_command, "run a command with credentials", EXEC_WORDS, EXEC_OPTIONS),
     Command("export", export_command, "print credentials", MAYBE_PROFILE, EXPORT_OPTIONS),
     Command("import", import_command, "take keys from a file", MANY_PROFILES, IMPORT_OPTIONS),
+    Command(
+        "migrate-backend", migrate_command, "copy keys to another keystore", (), MIGRATE_OPTIONS
+    ),
     Command("rekey", rekey_command, "change the file vault's passphrase", (), REKEY_OPTIONS),
     Command(
         "rotate", rotate_command, "put a new access key in place", MAYBE_PROFILE, ROTATE_OPTIONS
@@ -11350,7 +11494,7 @@ COMMANDS = (
 # Commands of aws-vault's -> what helps those who know them.
 NOT_HERE = {
     "server": "it is called proxy, and exec --server needs none",
-    **dict.fromkeys(("login", "migrate-backend"), "it is not there yet"),
+    "login": "it is not there yet",
 }
 
 
@@ -11390,7 +11534,9 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
         is_flag = token.startswith("-") and token != "-"
         if is_flag:
             _refuse_late_flag(command, words, token, end == len(argv))
-        if token.partition("=")[0] in ("--profile", "-p"):
+        options = (*GLOBAL_OPTIONS, *(command.options if command else ()))
+        known = {name for option in options for name in option.names}
+        if token.partition("=")[0] in {"--profile", "-p"} - known:
             raise UsageError(
                 f"unknown flag {printable(token)}",
                 "the profile is the first word, as in awsvault exec prod",
@@ -11398,9 +11544,7 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
         if token in ("--help", "-h"):
             asked_help = True
         elif is_flag:
-            flags += _flag_with_value(
-                token, tokens, (*GLOBAL_OPTIONS, *(command.options if command else ()))
-            )
+            flags += _flag_with_value(token, tokens, options)
         elif command is not None:
             words.append(token)
         elif token == "help":
