@@ -15,6 +15,7 @@ One module, read from top to bottom; a room uses only names of its own or of a r
     Chain         which providers, in what order; pure: opens no door
     Servers       credentials over HTTP: container endpoint, instance metadata
     Child         environment in, process out
+    Key life      rotate, import, rekey: how stored keys are renewed and moved
     Commands      one function per subcommand, returns an exit status
     Command line  COMMANDS table, argv -> command, errors -> one line and an exit code
 """
@@ -2792,8 +2793,9 @@ class Keystore:
         return None
 
     def journal(self) -> Keystore:
-        """Return the store beside this one for what no program shall take for a credential."""
-        raise NotImplementedError
+        """Return the store of journals, which no program shall take for credentials: one beside
+        this one, or this one, where their names are those of sessions."""
+        return self
 
 
 def not_stored(key: str) -> ItemNotFound:
@@ -4770,8 +4772,9 @@ class Pass(NativeKeystore):
         return f"{self.name}:{os.path.realpath(self.folder)}:{self.prefix}"
 
     def journal(self) -> Pass:
-        # Without a prefix aws-vault lists the whole store, but takes a journal for a session.
-        prefix = f"{self.prefix}-{JOURNAL_PLACE}" if self.prefix else ""
+        if not self.prefix:  # then aws-vault lists the whole store
+            return self
+        prefix = f"{self.prefix}-{JOURNAL_PLACE}"
         return Pass(self.world, self.kind, self.folder, self.command, prefix)
 
     def probe(self) -> str:
@@ -10311,7 +10314,9 @@ LIST_HEADER = (("Profile", "Credentials", "Sessions"), ("=======", "==========="
 MAX_COLUMN = 24  # so that two names and a session's words fit 80 columns
 
 
-def list_command(app: App, *, profiles: bool, sessions: bool, credentials: bool, json: bool) -> int:
+def list_command(
+    app: App, *, profiles: bool, sessions: bool, credentials: bool, json: bool = False
+) -> int:
     """Show profiles, stored keys and sessions; nothing is decrypted, and nobody is asked."""
     world = app.world
     if json:

@@ -41,7 +41,7 @@ REVEALERS = {
         "Keychain._list", "Keychain._load", "Keychain._store",
     ),
     "the JSON of keys or of a session is written or read": (
-        "Vault.credentials", "Vault._read_session", "Vault.store_credentials", "encode_member", "Credentials.from_members",
+        "Vault.credentials", "Journals.get", "Vault._read_session", "Vault.store_credentials", "encode_member", "Credentials.from_members",
     ),
     "it is handed out, which is what the program is for": (
         "credential_variables", "process_document", "_document", "server_variables",
@@ -287,10 +287,16 @@ def test_functions_are_short():
 
 
 def test_the_module_stays_readable_in_size():
-    code = [
-        line for line in SOURCE.splitlines() if line.strip() and not line.lstrip().startswith("#")
-    ]
-    assert len(code) < 9000
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    lines = {number for number, line in enumerate(SOURCE.splitlines(), 1) if is_code(line)}
+    for node in ast.walk(TREE):
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            lines -= {*range(node.body[0].lineno, node.body[0].end_lineno + 1)}
+    assert len(lines) < 9000
+
+
+def is_code(line):
+    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def test_no_static_methods_no_vague_names_no_leftovers():
