@@ -11038,6 +11038,8 @@ def rekey_command(app: App, *, new_passphrase_fd: str, new_passphrase_command: s
         raise UsageError("the new passphrase is the old one", "choose another one")
     count = vault.rekey(passphrase)
     world.out(f"Sealed {counted(count, 'stored item')} in {folder} by the new passphrase.\n")
+    if world.environ.get("AWS_VAULT_FILE_PASSPHRASE"):
+        world.say("note: AWS_VAULT_FILE_PASSPHRASE has the old one")
     return 0
 
 
