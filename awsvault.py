@@ -286,6 +286,12 @@ def without_url_secrets(text: str) -> str:
     return re.sub(rf"{SCHEME}\S*[^\s'\"<>(),.:;]", lambda url: shown_url(url[0]), text)
 
 
+def last_line(text: str) -> str:
+    """Return the last line that says something, fit to be shown."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return printable(lines[-1][:300]) if lines else ""
+
+
 def closest(name: str, names: Iterable[str], cutoff: float = 0.65) -> str:
     """Return a hint that names the few most similar of ``names``, or nothing. At a ``cutoff`` of 1
     they are the same."""
@@ -2904,18 +2910,28 @@ PASSPHRASE_HINT = "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or -
 
 class Passphrase:
     """The file vault's passphrase, from the first source that is set, read or asked for at most
-    once."""
+    once.
 
-    def __init__(self, world: World, given: Secret | None = None, command: str = "") -> None:
+    ``source`` names the flag or variable that gives it, or its command. An empty one may open a
+    vault of aws-vault's, for reading only; where it does not, it is none.
+    """
+
+    def __init__(
+        self, world: World, given: Secret | None = None, command: str = "", source: str = ""
+    ) -> None:
         self.world = world
         self.given = given
         self.command = command
+        self.source = source
         self.asked = 0
         self.ends = 0.0
 
     def was_wrong(self, error: AwsVaultError) -> bool:
-        """Forget what a user typed, that it may be asked for again; False if there was enough of
-        that, or nobody typed it."""
+        """Forget what a user typed, or an empty one, so that it is asked for again; False if there
+        was enough of that, or nobody typed it."""
+        if self._is_empty():
+            self.given = None
+            return True
         if not 0 < self.asked < ATTEMPTS:
             return False
         self.given = None
@@ -2925,11 +2941,21 @@ class Passphrase:
     def get(self, vault: str, *, new: bool) -> Secret:
         """Return it. A person types it twice for a ``new`` vault, where an empty one is refused
         (UsageError)."""
+        if new and self._is_empty():
+            self.given = None
         if self.given is None:
             self.given = self._from_command() if self.command else self._from_person(vault, new)
         if new and not self.given:
             raise UsageError("an empty passphrase would protect nothing", "choose one")
         return self.given
+
+    def _is_empty(self) -> bool:
+        return self.given is not None and not self.given and not self.asked
+
+    def hint(self) -> str:
+        """Return what helps where it is wrong."""
+        given = self.source and not self.asked
+        return f"it comes from {self.source}: give the right one" if given else "try again"
 
     def _from_command(self) -> Secret:
         try:
@@ -2948,8 +2974,10 @@ class Passphrase:
                 "look at --file-passphrase-command and AWS_VAULT_FILE_PASSPHRASE_COMMAND",
             ) from None
         if result.status != 0:
+            why = last_line(result.errors)  # with a terminal it stands there already
             raise KeystoreError(
-                f"the passphrase command {printable(argv[0])!r} failed with status {result.status}",
+                f"the passphrase command {printable(argv[0])!r} failed with status {result.status}"
+                + (f": {why}" if why else ""),
                 "run it by hand to see why",
             )
         return result.output.without_newline()
@@ -3045,6 +3073,11 @@ class FileKeystore(Keystore):
                 return self.get(key)
             raise error from None
         self._remember(jwe)
+        if not self.passphrase.get(self.folder, new=False):
+            self.world.say_once(
+                f"warning: the passphrase of {printable(self.folder)} is empty: all who can read"
+                " the files have the keys; awsvault rekey sets another"
+            )
         item = unwrap_item(key, Secret(text), escape_file_name(key))
         if jwe.iterations < self.iterations and not SessionKey.parse(key):
             self._reseal(item, token)
@@ -3065,6 +3098,10 @@ class FileKeystore(Keystore):
         try:
             with self._write_lock():
                 salt = self._salt_for_writing(passphrase)
+                if not passphrase:
+                    raise KeystoreError(
+                        "nothing is stored by an empty passphrase", "awsvault rekey sets another"
+                    )
                 kek = self._derive(passphrase, salt, self.iterations)
                 self._write(item.key, seal_jwe(text, kek, salt, self.iterations, self.world.random))
         except WrongPassphrase as error:
@@ -3149,7 +3186,7 @@ class FileKeystore(Keystore):
                 what = "nothing that is" if tried == len(items) else f"none of {tried} items tried,"
                 raise WrongPassphrase(
                     f"this passphrase opens {what} stored in {printable(self.folder)}",
-                    "use the passphrase of the other items, or another folder with --file-dir",
+                    f"{self.passphrase.hint()}; --file-dir names another folder",
                 )
         return self._proven_salt or self.world.random(12)
 
@@ -3180,7 +3217,8 @@ class FileKeystore(Keystore):
                 "try again; items of others, or very slow ones, are in the way: remove them",
             )
         maybe = "" if others else ", or the only item is damaged"
-        return WrongPassphrase(f"wrong passphrase for {printable(self.folder)}{maybe}", "try again")
+        shown = printable(self.folder)
+        return WrongPassphrase(f"wrong passphrase for {shown}{maybe}", self.passphrase.hint())
 
     def _open_any(self, items: Sequence[Jwe], passphrase: Secret) -> int:
         """Return 0 if the passphrase opens one of some items, else how many were tried.
@@ -3208,6 +3246,8 @@ class FileKeystore(Keystore):
         """Protect an older item as new ones are, unless somebody replaced it meanwhile or nothing
         can be written."""
         passphrase = self.passphrase.get(self.folder, new=False)
+        if not passphrase:
+            return
         try:
             with self._write_lock():
                 if self._read(item.key) != token:
@@ -3596,12 +3636,6 @@ class NativeKeystore(Keystore):
 
 FOREIGN = "not an item, "  # begins the place of an entry that was read, and is another program's
 READ_FIRST_SECONDS = 2.0
-
-
-def last_line(text: str) -> str:
-    """Return the last line that says something, fit to be shown."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return printable(lines[-1][:300]) if lines else ""
 
 
 OTHER_KEYSTORE_HINT = "awsvault backends shows which keystores work here"
@@ -4973,6 +5007,7 @@ class StoreSettings(Value):
     file_dir: str = "~/.awsvault/keys"
     passphrase: Secret | None = None
     passphrase_command: str = ""
+    passphrase_source: str = ""
     iterations: int = DEFAULT_ITERATIONS
     keychain: str = "aws-vault"
     secret_service_collection: str = "awsvault"
@@ -4987,7 +5022,9 @@ def open_file_keystore(world: World, settings: StoreSettings) -> FileKeystore:
     """Return the encrypted-file keystore; nothing is touched yet."""
     if settings.file_dir == StoreSettings.file_dir:
         world.own_home()
-    passphrase = Passphrase(world, settings.passphrase, settings.passphrase_command)
+    passphrase = Passphrase(
+        world, settings.passphrase, settings.passphrase_command, settings.passphrase_source
+    )
     return FileKeystore(
         world, world.expand(settings.file_dir).rstrip("/") or "/", passphrase, settings.iterations
     )
@@ -11741,24 +11778,25 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
     passphrase itself.
     """
     environ = world.environ
+    flag_fd, flag_command = values["file_passphrase_fd"], values["file_passphrase_command"]
     by_fd, by_command = "AWS_VAULT_FILE_PASSPHRASE_FD", "AWS_VAULT_FILE_PASSPHRASE_COMMAND"
+    places = (
+        ("--file-passphrase-fd", flag_fd),
+        ("--file-passphrase-command", flag_command),
+        *((name, environ.get(name)) for name in (by_fd, by_command)),
+    )
+    source, text = next((place for place in places if place[1]), ("AWS_VAULT_FILE_PASSPHRASE", ""))
     passphrase: Secret | None = None
-    command = ""
-    if values["file_passphrase_fd"]:
-        passphrase = _read_fd(world, "--file-passphrase-fd", values["file_passphrase_fd"])
-    elif values["file_passphrase_command"]:
-        command = values["file_passphrase_command"]
-    elif environ.get(by_fd):
-        passphrase = _read_fd(world, by_fd, environ[by_fd])
-    elif environ.get(by_command):
-        command = environ[by_command]
-    elif environ.get("AWS_VAULT_FILE_PASSPHRASE"):
-        passphrase = Secret(environ["AWS_VAULT_FILE_PASSPHRASE"])
-    if environ.get(by_fd) and (passphrase is None or values["file_passphrase_fd"]):
+    if source.lower().endswith("fd"):
+        passphrase = _read_fd(world, source, text)
+    elif not text and source in environ:
+        passphrase = Secret(environ[source])
+    if environ.get(by_fd) and source != by_fd:
         _close_unread(world, environ[by_fd])
     return StoreSettings(
         passphrase=passphrase,
-        passphrase_command=command,
+        passphrase_command="" if passphrase is not None else text,
+        passphrase_source=source,
         iterations=_iterations(environ.get("AWS_VAULT_FILE_ITERATIONS", "")),
         **{name: value for name, value in values.items() if name in StoreSettings._fields},
     )

@@ -212,11 +212,12 @@ def test_config_that_others_can_write_may_not_steer(vault):
 
 def test_wrong_passphrase(vault):
     wrong = {"AWS_VAULT_FILE_PASSPHRASE": "wrong"}
-    refuse(vault, "exec", "prod", *TRUE, env=wrong, says="wrong passphrase", hints="again")
+    where = "it comes from AWS_VAULT_FILE_PASSPHRASE: give the right one"
+    refuse(vault, "exec", "prod", *TRUE, env=wrong, says="wrong passphrase", hints=where)
     keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
     refuse(
         vault, "add", "--env", "other", env={**wrong, **keys},
-        says="opens nothing that is stored", hints="passphrase of the other items",
+        says="opens nothing that is stored", hints=where,
     )  # fmt: skip
     assert vault.run("list", "--credentials", check=0).out == "prod\n"
 
@@ -305,6 +306,57 @@ def test_a_passphrase_command_that_fails(vault, args):
         code = 2 if command == "'open" else 1
         flag = f"--file-passphrase-command={command}"
         refuse(vault, args[0], flag, *args[1:], env=env, says=says, code=code)
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "source"),
+    [
+        (["--file-passphrase-fd", "FD"], {}, "--file-passphrase-fd"),
+        ([], {"AWS_VAULT_FILE_PASSPHRASE_FD": "FD"}, "AWS_VAULT_FILE_PASSPHRASE_FD"),
+        (["--file-passphrase-command", "echo wrong"], {}, "--file-passphrase-command"),
+        ([], {"AWS_VAULT_FILE_PASSPHRASE_COMMAND": "echo wrong"}, "AWS_VAULT_FILE_PASSPHRASE_COMMAND"),
+    ],
+)
+def test_a_wrong_passphrase_says_where_it_comes_from(vault, words, env, source):
+    read, write = os.pipe()
+    os.write(write, b"wrong")
+    os.close(write)
+    words = [str(read) if word == "FD" else word for word in words]
+    env = {name: str(read) if value == "FD" else value for name, value in env.items()}
+    done = vault.run("exec", *words, "prod", *TRUE, env=env, pass_fds=(read,), check=1)
+    os.close(read)
+    assert f"hint: it comes from {source}: give the right one\n" in done.err
+
+
+def test_a_failing_passphrase_command_says_why(vault):
+    vault.environ["AWS_VAULT_FILE_PASSPHRASE_COMMAND"] = (
+        "sh -c 'echo first >&2; printf \"no \\033[31mcard\\n\" >&2; exit 3'"
+    )
+    refuse(vault, "exec", "prod", *TRUE, says=r"'sh' failed with status 3: no .*card$", hints="by hand")
+    assert "\033" not in vault.run("exec", "prod", *TRUE).err
+
+
+def test_an_empty_passphrase_opens_aws_vaults_items_and_stores_nothing(cli, fake_aws):
+    world = FakeWorld(cli.home)
+    secret = awsvault.Secret("")
+    data = awsvault.go_json({"AccessKeyID": KEY_ID, "SecretAccessKey": SECRET})
+    text = awsvault.wrap_item(awsvault.Item("prod", awsvault.Secret(data))).encode()
+    salt = b"0123456789ab"
+    sealed = awsvault.seal_jwe(text, awsvault.derive_kek(secret, salt, 8192), salt, 8192, os.urandom)
+    world.write_new(os.path.join(world.private_folder(str(cli.keys)), "prod"), sealed)
+    cli.config("[profile prod]\nregion = eu-west-1\n")
+    empty = {"AWS_VAULT_FILE_PASSPHRASE": "", "AWS_VAULT_FILE_ITERATIONS": "9000"}
+    done = cli.run("exec", "prod", *TRUE, env=empty, check=0)
+    assert done.err.count("warning: the passphrase of") == 1
+    assert "the session can't be kept for next time: nothing is stored by an empty passphrase" in done.err
+    assert fake_aws.count("GetSessionToken") == 1
+    assert (cli.keys / "prod").read_bytes() == sealed
+    keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+    refuse(cli, "add", "other", "--env", env={**empty, **keys}, says="nothing is stored by", hints="rekey")
+    server = cli.run("exec", "--server", "prod", *TRUE, env=empty, check=0)
+    assert server.err.count("warning: the passphrase of") == 1
+    cli.run("rekey", "--new-passphrase-command", "echo better", env=empty, check=0)
+    cli.run("exec", "prod", *TRUE, env={"AWS_VAULT_FILE_PASSPHRASE": "better"}, check=0)
 
 
 def test_an_empty_passphrase_is_none_for_a_new_vault(cli):
