@@ -2905,6 +2905,7 @@ def openssl_version(world: World) -> str:
     return backend.openssl_version_text()
 
 
+PASSPHRASE_VARIABLE = "AWS_VAULT_FILE_PASSPHRASE"
 PASSPHRASE_HINT = "set AWS_VAULT_FILE_PASSPHRASE, --file-passphrase-command or --file-passphrase-fd"
 
 
@@ -2941,7 +2942,7 @@ class Passphrase:
     def get(self, vault: str, *, new: bool) -> Secret:
         """Return it. A person types it twice for a ``new`` vault, where an empty one is refused
         (UsageError)."""
-        if new and self._is_empty():
+        if new and self._is_empty() and self.source == PASSPHRASE_VARIABLE:
             self.given = None
         if self.given is None:
             self.given = self._from_command() if self.command else self._from_person(vault, new)
@@ -3330,6 +3331,12 @@ class FileKeystore(Keystore):
             for name, state in zip(names, states)
         ]
 
+    def _is_half_renamed(self) -> bool:
+        try:
+            return self._exists(self._rekey_file) and not self._exists(self.folder)
+        except AwsVaultError:  # above it is a folder of another user, so none was renamed
+            return False
+
     @property
     def _fresh(self) -> str:
         return f"{self.folder.rstrip('/')}.rekey"
@@ -3351,7 +3358,7 @@ class FileKeystore(Keystore):
     def _list(self) -> list[str]:
         try:
             names = self.world.list_folder(self.folder)
-            if not names and self._exists(self._rekey_file) and not self._exists(self.folder):
+            if not names and self._is_half_renamed():
                 raise KeystoreError(
                     f"rekey of {printable(self.folder)} was interrupted",
                     "awsvault rekey finishes it",
@@ -11075,8 +11082,8 @@ def rekey_command(app: App, *, new_passphrase_fd: str, new_passphrase_command: s
         raise UsageError("the new passphrase is the old one", "choose another one")
     count = vault.rekey(passphrase)
     world.out(f"Sealed {counted(count, 'stored item')} in {folder} by the new passphrase.\n")
-    if world.environ.get("AWS_VAULT_FILE_PASSPHRASE"):
-        world.say("note: AWS_VAULT_FILE_PASSPHRASE has the old one")
+    if world.environ.get(PASSPHRASE_VARIABLE):
+        world.say(f"note: {PASSPHRASE_VARIABLE} has the old one")
     return 0
 
 
@@ -11203,7 +11210,10 @@ def backends_command(app: App, *, use: str, force: bool, verbose: bool) -> int:
             )
         if refusal:
             world.say(f"warning: {use} can't be used now: {refusal.message}")
-        before = remembered_backend(world)[0] or app.options.backend
+        try:
+            before = remembered_backend(world)[0] or app.options.backend
+        except KeystoreError:  # what can't be read is what this mends
+            before = ""
         remember_backend(world, use)
         world.out(f"{use} is used from now on\n")
         if before not in ("", use):
@@ -11587,6 +11597,10 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
             )
         if token in ("--help", "-h"):
             asked_help = True
+        elif token == "--no-help":
+            continue
+        elif token == "-v" and token not in known:
+            flags.append("--version")
         elif is_flag:
             flags += _flag_with_value(token, tokens, options)
         elif command is not None:
@@ -11682,18 +11696,20 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             *option.names,
             dest=option.dest,
-            action="append" if option.repeated else "store",
+            action="append",
             help=argparse.SUPPRESS if option.hidden else _option_help(option),
             metavar=option.value or option.dest.rpartition("_")[2].upper(),
         )
         return
     # Help shows the form that changes something; the other one is there as well.
-    for names, value in ((option.names, True), ((opposite(option.names[0]),), False)):
+    # aws-vault takes --no-no-session, too.
+    negative = {opposite(option.names[0]): None, f"--no-{option.names[0][2:]}": None}
+    for names, value in ((option.names, True), (tuple(negative), False)):
         shown = value is not option.default and not option.hidden
         group.add_argument(
             *names,
             dest=option.dest,
-            action="store_const",
+            action="append_const",
             const=value,
             help=_option_help(option) if shown else argparse.SUPPRESS,
         )
@@ -11785,7 +11801,7 @@ def store_settings(world: World, values: Mapping[str, Any]) -> StoreSettings:
         ("--file-passphrase-command", flag_command),
         *((name, environ.get(name)) for name in (by_fd, by_command)),
     )
-    source, text = next((place for place in places if place[1]), ("AWS_VAULT_FILE_PASSPHRASE", ""))
+    source, text = next((place for place in places if place[1]), (PASSPHRASE_VARIABLE, ""))
     passphrase: Secret | None = None
     if source.lower().endswith("fd"):
         passphrase = _read_fd(world, source, text)
@@ -11852,12 +11868,42 @@ def parse_flags(command: Command | None, flags: Sequence[str]) -> dict[str, Any]
     if not flags:  # argparse is 9 ms of a start
         return {}
     parser = make_parser(command)
-    parsed, unknown = parser.parse_known_args(flags)
+    given, unknown = parser.parse_known_args(flags)
     if unknown:
         known = {name for action in parser._actions for name in action.option_strings}
         hint = closest(unknown[0].partition("=")[0], known, 0.7) or help_hint(command)
         raise UsageError(f"unknown flag {printable(unknown[0])}", hint)
-    return vars(parsed)
+    values = vars(given)
+    for option in (*GLOBAL_OPTIONS, *(command.options if command else ())):
+        texts = values[option.dest]
+        if texts and not option.repeated:
+            if len({*texts}) > 1:
+                raise UsageError(
+                    f"{option.names[0]} is given more than once, and says different things",
+                    "give it once",
+                )
+            values[option.dest] = texts[-1]
+    return values
+
+
+# Variables of aws-vault's fork that mean nothing here -> what to do instead.
+IGNORED_VARIABLES = {
+    "AWS_VAULT_PROFILE_ENV": "exec --process gives the command profiles instead of keys",
+    "AWS_VAULT_STDOUT": "nothing is opened in a browser",
+    "AWS_VAULT_BIOMETRICS": "macOS asks where the keychain's access control says so",
+    "AWS_VAULT_AUTO_LOGOUT": "nothing is logged in to",
+}
+
+
+def tell_ignored(world: World) -> None:
+    """Say which variables are set for nothing."""
+    for name, instead in IGNORED_VARIABLES.items():
+        try:
+            is_set = parse_environment_bool(world.environ, name)
+        except UsageError:
+            is_set = True
+        if is_set:
+            world.say(f"note: {name} is ignored: {instead}")
 
 
 PRINTING = ("list", "export", "backends", "version")
@@ -11889,6 +11935,8 @@ def run_line(world: World, argv: Sequence[str]) -> int:
     if line.command.name in PRINTING and 1 in world.closed:
         raise AwsVaultError("standard output is closed", "redirect it to /dev/null instead")
     words = check_words(line.command, line.words, line.before_marker)
+    if not line.command.hidden:
+        tell_ignored(world)
     known = [one for one in (*GLOBAL_OPTIONS, *SESSION_OPTIONS) if one.dest in values]
     flags = repeated_flags(known, values)
     duration = values.get("duration", "")

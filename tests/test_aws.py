@@ -6,8 +6,10 @@ import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import botocore.session
 import pytest
 
+import awsvault
 from awsvault import Aws, AwsError, Endpoint, Secret, format_time
 from tests.fake_world import FakeWorld
 from tests.foreign import GIVEN, KEY, REFUSAL, ROLE, Asked, sts_answer
@@ -114,3 +116,64 @@ def test_an_answer_that_does_not_end_is_not_read_on(home):
             aws.call("sts", "AssumeRole", {"RoleArn": ROLE, "RoleSessionName": "me"}, KEY, endpoint)
         server.shutdown()
     assert len(sent) < 500
+
+
+# -- endpoints ------------------------------------------------------------------------------------
+
+
+def asked(client):
+    """The URL that a client would ask, and the region that it would sign for."""
+
+    def stop(request, **_):
+        raise Stopped(request.url, request.headers["Authorization"].decode())
+
+    client.meta.events.register("before-send", stop)
+    with pytest.raises(Stopped) as caught:
+        client.get_caller_identity()
+    url, authorization = caught.value.args
+    return url, authorization.split("/")[2]
+
+
+class Stopped(BaseException):
+    pass
+
+
+def every_region():
+    session = botocore.session.Session()
+    names = (
+        session.get_available_regions("sts", part, allow_non_regional=True)
+        for part in session.get_available_partitions()
+    )
+    return [region for part in names for region in part]
+
+
+@pytest.mark.parametrize("mode", ["", "legacy", "regional"])
+def test_every_region_s_endpoint_is_the_one_of_the_aws_sdks(home, monkeypatch, mode):
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "none"))
+    keys = awsvault.Credentials("AKIADUMMYEXAMPLE0001", awsvault.Secret("dummy"))
+    world = FakeWorld(home)
+    aws = awsvault.Aws(world)
+    theirs = botocore.session.Session()
+    theirs.set_credentials(keys.access_key_id, "dummy")
+    for region in every_region():
+        monkeypatch.delenv("AWS_STS_REGIONAL_ENDPOINTS", raising=False)
+        with world.library_environment():
+            ours = aws._client("sts", keys, awsvault.Endpoint(region=region, regional=mode))
+        if mode:
+            monkeypatch.setenv("AWS_STS_REGIONAL_ENDPOINTS", mode)
+        assert asked(ours) == asked(theirs.create_client("sts", region_name=region)), region
+
+
+def test_legacy_means_the_global_endpoint_for_old_regions_only(home):
+    keys = awsvault.Credentials("AKIADUMMYEXAMPLE0001", awsvault.Secret("dummy"))
+    world = FakeWorld(home)
+    aws = awsvault.Aws(world)
+    for endpoint, expected in (
+        ({"region": "eu-west-1"}, ("https://sts.amazonaws.com/", "us-east-1")),
+        ({"region": "af-south-1"}, ("https://sts.af-south-1.amazonaws.com/", "af-south-1")),
+        ({"region": "eu-west-1", "url": "https://sts.example.com"}, ("https://sts.example.com/", "eu-west-1")),
+        ({"url": "https://sts.example.com"}, ("https://sts.example.com/", "us-east-1")),
+    ):
+        with world.library_environment():
+            client = aws._client("sts", keys, awsvault.Endpoint(regional="legacy", **endpoint))
+        assert asked(client) == expected

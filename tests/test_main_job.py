@@ -22,6 +22,7 @@ from itertools import groupby
 
 import pytest
 
+import awsvault
 from tests.authority import make_authority
 from tests.conftest import PASSPHRASE, PROGRAM, Cli, arn
 from tests.fake_aws import ACCOUNT, KEY_ID, MFA_SERIAL, SECRET, FakeAws, furnish
@@ -1141,3 +1142,58 @@ def test_the_default_duration_said_aloud_is_no_other(cli, fake_aws):
     calls = fake_aws.count()
     cli.exec_environ("prod", "-d", "1h")
     assert fake_aws.count() == calls
+
+
+# -- flags as aws-vault reads them ----------------------------------------------------------------
+
+
+@pytest.fixture
+def plain(cli):
+    cli.config("[profile prod]\nregion = eu-west-1\n")
+    cli.add("prod")
+    return cli
+
+
+@pytest.mark.parametrize("flags", [["--no-no-session"], ["--session"], ["--no-help"], ["--no-debug"]])
+def test_every_boolean_flag_has_a_contrary(plain, fake_aws, flags):
+    plain.run("exec", *flags, "prod", "--", "true", check=0)
+    assert fake_aws.count("GetSessionToken") == 1
+
+
+@pytest.mark.parametrize("words", [["-v"], ["-v", "list"], ["list", "-v"], ["--version"]])
+def test_the_short_flag_of_the_version(cli, words):
+    assert cli.run(*words, check=0).out == f"{awsvault.__version__}\n"
+
+
+def test_backends_keeps_its_own_short_flag(cli):
+    assert cli.run("backends", "-v", check=0).out.startswith("Keystore")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-d", "1h", "--duration=2h"], ["--region", "eu-west-1", "--region", "eu-west-2"],
+        ["--server", "--no-server"], ["-n", "--no-no-session"], ["--backend=file", "--backend", "pass"],
+    ],
+)  # fmt: skip
+def test_a_flag_that_says_two_things_is_refused(cli, flags):
+    refused = cli.run("exec", *flags, "prod", "--", "true")
+    assert refused.code == awsvault.EXIT_USAGE
+    assert "is given more than once, and says different things" in refused.err
+
+
+def test_a_flag_that_says_one_thing_twice_is_not(plain):
+    plain.run("exec", "--debug", "--debug", "-d", "1h", "-d1h", "prod", "--", "true", check=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        *((name, "true", 1) for name in awsvault.IGNORED_VARIABLES),
+        ("AWS_VAULT_STDOUT", "yes, please", 1), ("AWS_VAULT_STDOUT", "false", 0), ("AWS_VAULT_STDOUT", "", 0),
+    ],
+)  # fmt: skip
+def test_a_variable_that_is_set_for_nothing_is_told_once(plain, name, value, said):
+    for words in (["list"], ["exec", "--server", "prod", "--", "true"]):
+        done = plain.run(*words, env={name: value}, check=0)
+        assert done.err.count(f"note: {name} is ignored: ") == said
