@@ -969,11 +969,20 @@ def handle_signals(numbers: Iterable[int], handler: Callable[[int, Any], object]
         return {}
 
 
+def drops_exceptions(frame: Any) -> bool:
+    """Return True in code whose exceptions Python prints and forgets: a __del__, and the callback
+    (``cb``) by which its import system forgets a module's lock."""
+    while frame and frame.f_code.co_name not in ("__del__", "cb"):
+        frame = frame.f_back
+    return frame is not None
+
+
 class RaisedSignals:
     """A block in which a signal that ends this process does so by raising Ended, so that what is
     open is closed, and what was started ends too.
 
-    With ``held`` it waits for release(), so that nothing is started that is not known yet.
+    With ``held`` it waits for release(), so that nothing is started that is not known yet. Ctrl-C
+    raises KeyboardInterrupt.
     """
 
     def __init__(self, *, held: bool = False) -> None:
@@ -981,11 +990,16 @@ class RaisedSignals:
         self.pending = 0
 
     def __enter__(self) -> Self:
-        numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
         self.previous = handle_signals(numbers, self._end)
         return self
 
-    def _end(self, number: int, _frame: object) -> None:
+    def _end(self, number: int, frame: Any) -> None:
+        if drops_exceptions(frame):
+            again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         self.pending = number
         if not self.held:
             self.release()
@@ -995,7 +1009,7 @@ class RaisedSignals:
         self.held = False
         if self.pending:
             number, self.pending = self.pending, 0
-            raise Ended(number)
+            raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
 
     def __exit__(self, *_exception: object) -> None:
         for number, handler in self.previous.items():

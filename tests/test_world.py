@@ -1204,3 +1204,33 @@ def test_no_path_is_not_the_working_folder(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         world.read_own("", 10)
     assert (tmp_path / "file").exists()
+
+
+# -- signals that end it --------------------------------------------------------------------------
+
+LOST = """
+import os, signal, sys, time
+import awsvault
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+try:
+    with awsvault.RaisedSignals():
+        Late()
+        time.sleep(30)
+except (awsvault.Ended, KeyboardInterrupt) as end:
+    print(type(end).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, "Ended"), (signal.SIGINT, "KeyboardInterrupt")]
+)
+def test_a_signal_is_not_lost_where_python_drops_exceptions(number, raised):
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, str(int(number))],
+        cwd=ROOT, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{raised}\n", "")
