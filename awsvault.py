@@ -9784,6 +9784,11 @@ def _parse_credentials(text: str) -> dict[str, dict[str, str]]:
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
+def is_header(line: str) -> bool:
+    """Return True for the line that begins a section."""
+    return line.lstrip().startswith("[")
+
+
 def _lines_of(text: str, section: str) -> tuple[int, ...]:
     """Return the numbers of the lines that hold a section's key."""
     lines, here = [], False
@@ -9875,10 +9880,16 @@ class KeyFile:
         return to_text(data)
 
     def remove(self, text: str, taken: Iterable[FoundKey]) -> None:
-        """Write the file without the lines of some keys; all else, its mode and its owner stay
-        (AwsVaultError, if others can have changed it, or it was changed meanwhile)."""
+        """Write the file without the lines of some keys, and without the headers of sections that
+        had nothing else; the rest, its mode and its owner stay (AwsVaultError, if others can have
+        changed it, or it was changed meanwhile)."""
         doomed = {number for key in taken for number in key.lines}
         lines = text.split("\n")
+        rest = [(number, line) for number, line in enumerate(lines) if number not in doomed]
+        rest = [(number, line) for number, line in rest if line.strip()] + [(len(lines), "[")]
+        for (number, line), (following, after) in zip(rest, rest[1:]):
+            if is_header(line) and is_header(after) and doomed & {*range(number, following)}:
+                doomed.add(number)
         kept = "\n".join(line for number, line in enumerate(lines) if number not in doomed)
         hint = "the keys are in the vault: remove them from the file by hand"
         path = printable(self.path)

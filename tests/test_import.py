@@ -33,6 +33,11 @@ aws_session_token = token
 [half]
 aws_access_key_id = {KEY_ID}
 
+[empty]
+[alone]
+aws_access_key_id = {OTHER_ID}
+aws_secret_access_key = {OTHER_SECRET}
+
 [tools]
 credential_process = /opt/keys
 """
@@ -51,6 +56,8 @@ aws_session_token = token
 
 [half]
 aws_access_key_id = AKIADUMMYEXAMPLE0001
+
+[empty]
 
 [tools]
 credential_process = /opt/keys
@@ -76,7 +83,8 @@ def test_every_key_goes_into_the_vault_and_from_the_file(cli, file):
     assert done.out == (
         "default: ****************0001 is stored\n"
         "work: ****************0009 is stored\n"
-        f"Removed 2 keys from {file}.\n"
+        "alone: ****************0009 is stored\n"
+        f"Removed 3 keys from {file}.\n"
     )
     assert "[mfa] is left: its key is temporary" in done.err
     assert "[half] is left: secret access key" in done.err
@@ -91,7 +99,7 @@ def test_every_key_goes_into_the_vault_and_from_the_file(cli, file):
 
 def test_named_profiles_only(cli, file):
     cli.run("import", "work", check=0)
-    assert OTHER_ID not in file.read_text()
+    assert OTHER_ID not in file.read_text().partition("[mfa]")[0]
     assert KEY_ID in file.read_text()
     assert cli.run("list", "--credentials", check=0).out == "work\n"
     unknown = cli.run("import", "wrok")
@@ -104,6 +112,7 @@ def test_keep_and_dry_run_leave_the_file(cli, file):
     assert shown.out.splitlines() == [
         "default: ****************0001 would be stored",
         "work: ****************0009 would be stored",
+        "alone: ****************0009 would be stored",
     ]
     assert cli.run("list", "--credentials", check=0).out == ""
     cli.run("import", "--keep", check=0)
@@ -231,7 +240,7 @@ def test_killed_at_any_step_every_key_is_somewhere(cli, file):
         assert KEY_ID.encode() in text
         assert OTHER_ID.encode() in text or "work" in held
         assert text in (FILE.encode(), LEFT.encode())
-        assert text == FILE.encode() or held == ["default", "work"]
+        assert text == FILE.encode() or held == ["alone", "default", "work"]
         assert awsvault.main(["import"], FakeWorld(cli.home, environ)) == 0
         assert file.read_bytes() == LEFT.encode()
     assert status == 0
