@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 
-from awsvault import NeedsPerson, Secret, World
+from awsvault import NeedsPerson, Secret, World, scrubbed
 
 UTC = datetime.timezone.utc
 START = datetime.datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
@@ -22,8 +22,9 @@ DOORS = [
 # The doors behind which something that outlives the process changes. A death at any other door
 # leaves what a death at the next of these leaves; test_nothing_lasting_is_done_at_other_doors.
 LASTING = {
-    "append_file", "create_file", "delete_file", "lock", "make_folder", "open_own", "private_folder",
-    "rename", "sync_file", "sync_folder", "write_atomic", "write_file",
+    "append_file", "create_file", "delete_file", "exchange_folders", "lock", "make_folder", "open_own",
+    "private_folder", "remove_leftovers", "rename", "rename_folder", "renamed_folders", "sync_file",
+    "sync_folder", "write_atomic", "write_file",
 }  # fmt: skip
 
 
@@ -92,6 +93,58 @@ def watched(name):
 
 for _name in DOORS:
     setattr(FakeWorld, _name, watched(_name))
+
+
+class DyingWorld(World):
+    """A World that dies as by kill -9 when it enters its N-th LASTING door, half-way through if that
+    is a write, before it runs a tool, or before or after its N-th request. `fakes` are tools that
+    run in this process.
+    """
+
+    def __init__(self, environ, left, fakes=None):
+        super().__init__()
+        self.environ, self.left, self.fakes = environ, left, fakes
+
+    def run(self, argv, *, stdin=None, environ=None, **options):
+        if self.fakes is None or argv[0] not in self.fakes.sources:
+            return super().run(argv, stdin=stdin, environ=environ, **options)
+        variables = {**scrubbed(self.environ), **(environ or {})}
+        return self.fakes.result(argv, variables, stdin)
+
+
+def deadly(name):
+    inner = getattr(DyingWorld, name)
+
+    @functools.wraps(inner)
+    def door(self, *args, **kwargs):
+        if "left" in vars(self):
+            self.left -= 1
+            if self.left == 0:
+                if name == "write_file":
+                    os.write(args[0], args[1][: len(args[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+        return inner(self, *args, **kwargs)
+
+    return door
+
+
+for _name in {*LASTING, "library_environment", "debug", "run"}:
+    setattr(DyingWorld, _name, deadly(_name))
+
+
+def forked(work):
+    """The exit status of `work()` in a child that writes to nothing; minus the signal if killed."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (1, 2):
+                os.dup2(null, fd)
+            status = work()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 class KillingWorld(World):

@@ -34,9 +34,7 @@ class QuickWorld(RecordingWorld):
             return super().run(argv, stdin=stdin, environ=environ, **options)
         variables = {**awsvault.scrubbed(self.environ), **(environ or {})}
         self.calls.append((list(argv), variables))
-        given = {name: value for name, value in variables.items() if value is not None}
-        status, output, errors = self.fakes.run(argv, given, stdin.reveal_bytes() if stdin else b"")
-        return awsvault.ToolResult(status, Secret(output), errors.decode("utf-8", "replace"))
+        return self.fakes.result(argv, variables, stdin)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -13,7 +14,7 @@ import awsvault
 from tests.conftest import Cli
 from tests.desktop import Desktop, make_gpg_key
 from tests.fake_aws import KEY_ID, SECRET
-from tests.fake_world import FakeWorld
+from tests.fake_world import DyingWorld, FakeWorld, forked
 from tests.fakes import Fakes
 from tests.needs import need
 
@@ -21,19 +22,23 @@ OTHER_ID, OTHER_SECRET = "AKIADUMMYEXAMPLE0009", "dummy/secret+key/EXAMPLE0009/n
 
 
 @pytest.fixture
-def vault(cli):
+def fakes():
+    folder = tempfile.mkdtemp(prefix="ks-")
+    yield Fakes(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def vault(cli, fakes):
     """Two keys in the file vault, and a password store beside it, by a stand-in for pass."""
     cli.config("[profile prod]\nregion = eu-west-1\n")
     cli.add("prod")
     cli.add("work", OTHER_ID, OTHER_SECRET)
-    folder = tempfile.mkdtemp(prefix="ks-")
-    fakes = Fakes(folder)
     fakes.install("pass")
     (cli.home / ".password-store").mkdir(mode=0o700)
     (cli.home / ".password-store" / ".gpg-id").write_text("somebody")
     cli.environ.update({**fakes.environ, "HOME": str(cli.home)})
-    yield cli
-    shutil.rmtree(folder)
+    return cli
 
 
 def stored(cli, backend, profile):
@@ -135,6 +140,36 @@ def test_a_target_that_fails_half_way_loses_nothing(vault):
     assert names(vault, "file") == ["prod", "work"]
     vault.run(*BOTH, "--delete-source", check=0)
     assert (names(vault, "file"), names(vault, "pass")) == ([], ["prod", "work"])
+
+
+def test_killed_at_any_step_every_key_is_somewhere(vault, fakes):
+    environ = vault.environment()
+    places = [vault.home / ".awsvault", vault.home / ".password-store"]
+    for place in places:
+        shutil.copytree(place, f"{place}.first")
+    step, status = 0, -signal.SIGKILL
+    while status == -signal.SIGKILL:
+        step += 1
+        for place in places:
+            shutil.rmtree(place)
+            shutil.copytree(f"{place}.first", place)
+
+        def migrate(left=0):
+            world = DyingWorld(dict(environ), left, fakes)
+            return forked(lambda: awsvault.main([*BOTH, "--delete-source"], world))
+
+        status = migrate(step)
+        in_file = {path.name for path in vault.keys.iterdir()}
+        in_pass = {path.stem for path in places[1].glob("*.gpg")}
+        assert in_file | in_pass == {"prod", "work"}, step
+        assert in_file == {"prod", "work"} or in_pass == {"prod", "work"}, step
+        if status == -signal.SIGKILL:
+            assert migrate() == 0
+        assert list(vault.keys.iterdir()) == []
+    assert status == 0
+    assert stored(vault, "pass", "prod") == (KEY_ID, SECRET)
+    assert stored(vault, "pass", "work") == (OTHER_ID, OTHER_SECRET)
+    assert step > 15
 
 
 def test_a_use_of_another_keystore_names_it_as_the_next_step(vault):

@@ -14,10 +14,9 @@ import awsvault
 from awsvault import World
 from tests.conftest import PASSPHRASE
 from tests.fake_aws import KEY_ID
-from tests.fake_world import LASTING, FakeWorld
+from tests.fake_world import DyingWorld, FakeWorld, forked
 
 NEW = "another horse, another staple"
-FOLDER_DOORS = {"exchange_folders", "rename_folder", "renamed_folders", "remove_leftovers"}
 
 
 @pytest.fixture
@@ -150,12 +149,12 @@ def test_a_write_meanwhile_is_not_lost(vault):
     assert opened(vault.home, PASSPHRASE)["prod"] == KEY_ID
 
 
-class DyingWorld(World):
-    """A World that dies as by kill -9 when it enters its N-th lasting door."""
+class RekeyWorld(DyingWorld):
+    """A DyingWorld whose file system can exchange two folders, or not."""
 
-    def __init__(self, environ, left, exchanges=True):
-        super().__init__()
-        self.environ, self.left, self.exchanges = environ, left, exchanges
+    def __init__(self, environ, left, exchanges):
+        super().__init__(environ, left)
+        self.exchanges = exchanges
 
     def exchange_folders(self, one, other):
         if not self.exchanges:
@@ -163,36 +162,9 @@ class DyingWorld(World):
         super().exchange_folders(one, other)
 
 
-def deadly(name):
-    inner = getattr(DyingWorld, name)
-
-    def door(self, *args, **kwargs):
-        if "left" in vars(self):
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return inner(self, *args, **kwargs)
-
-    return door
-
-
-for _name in {*LASTING, *FOLDER_DOORS}:
-    setattr(DyingWorld, _name, deadly(_name))
-
-
-def forked(environ, left, exchanges):
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            words = ["rekey", "--new-passphrase-command", f"echo '{NEW}'"]
-            status = awsvault.main(words, DyingWorld(environ, left, exchanges))
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def rekeyed(environ, left, exchanges):
+    words = ["rekey", "--new-passphrase-command", f"echo '{NEW}'"]
+    return forked(lambda: awsvault.main(words, RekeyWorld(environ, left, exchanges)))
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
@@ -205,7 +177,7 @@ def test_killed_at_any_step_one_passphrase_opens_all(vault, tmp_path, exchanges)
         step += 1
         shutil.rmtree(folder)
         subprocess.run(["cp", "-a", tmp_path / "first", folder], check=True)
-        status = forked(dict(environ), step, exchanges)
+        status = rekeyed(dict(environ), step, exchanges)
         between = not vault.keys.exists()
         if between:  # on file systems that can't exchange folders: said, and mended by the next run
             assert not exchanges
@@ -216,7 +188,7 @@ def test_killed_at_any_step_one_passphrase_opens_all(vault, tmp_path, exchanges)
             assert (by_old, by_new) in ((EVERYTHING, nothing), (nothing, EVERYTHING)), step
             seen.add(by_new == EVERYTHING)
         if status == -signal.SIGKILL:
-            again = forked(dict(environ), 0, exchanges)
+            again = rekeyed(dict(environ), 0, exchanges)
             if again:  # it was done, and cleared away, before the death: the passphrase is the new one
                 assert not between
                 assert seen == {True, False}

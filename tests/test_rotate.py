@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import os
 import shutil
 import signal
@@ -14,7 +13,8 @@ import awsvault
 from awsvault import World
 from tests.conftest import arn
 from tests.fake_aws import KEY_ID, MFA_SERIAL, SECRET, Key
-from tests.fake_world import DOORS, LASTING, FakeWorld
+from tests.fake_world import DyingWorld, FakeWorld, forked
+from tests.fakes import Fakes
 
 CONFIG = f"""
 [profile prod]
@@ -365,50 +365,6 @@ def test_commands_beside_a_rotation_work(vault, fake_aws, keys):
     assert f"AWS_ACCESS_KEY_ID={new_id}" in vault.run("exec", "-n", "prod", "--", "env", check=0).out
 
 
-class DyingWorld(World):
-    """A World that dies as by kill -9 when it enters its N-th LASTING door, half-way through if that
-    is a write, or before or after its N-th request."""
-
-    def __init__(self, environ, left):
-        super().__init__()
-        self.environ, self.left = environ, left
-
-
-def deadly(name):
-    inner = getattr(World, name)
-
-    @functools.wraps(inner)
-    def door(self, *args, **kwargs):
-        if "left" in vars(self):
-            self.left -= 1
-            if self.left == 0:
-                if name == "write_file":
-                    os.write(args[0], args[1][: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-        return inner(self, *args, **kwargs)
-
-    return door
-
-
-for _name in {*LASTING, "library_environment", "debug"} & {*DOORS}:
-    setattr(DyingWorld, _name, deadly(_name))
-
-
-def forked(work):
-    """The exit status of `work()` in a child; minus the signal if it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            null = os.open(os.devnull, os.O_RDWR)
-            for fd in (1, 2):
-                os.dup2(null, fd)
-            status = work()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def copied(source, target):
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
@@ -423,22 +379,48 @@ def warm_botocore(monkeypatch):
     monkeypatch.setattr(awsvault.Aws, "_botocore", lambda _: session)
 
 
+@pytest.fixture(params=["file", "pass"])
+def dying(request, cli, tmp_path):
+    """A key in the file vault or in a password store: the command line, the folder that has all of
+    it, the tools' stand-ins, and what opens it."""
+    cli.config(CONFIG)
+    fakes = None
+    if request.param == "pass":
+        (tmp_path / "fakes").mkdir()
+        fakes = Fakes(tmp_path / "fakes")
+        fakes.install("pass")
+        (cli.home / ".password-store").mkdir(mode=0o700)
+        (cli.home / ".password-store" / ".gpg-id").write_text("somebody")
+        cli.environ.update({**fakes.environ, "HOME": str(cli.home), "AWS_VAULT_BACKEND": "pass"})
+    cli.add("prod")
+
+    def store():
+        world = DyingWorld(cli.environment(), 0, fakes)
+        if fakes is None:
+            return file_keystore(world)
+        return awsvault.Pass(world, awsvault.PASS, "", "", "")
+
+    return cli, cli.home / (".awsvault" if fakes is None else ".password-store"), fakes, store
+
+
 @pytest.mark.usefixtures("warm_botocore")
-def test_killed_at_any_step_one_stored_key_works(vault, keys, tmp_path):
-    environ, folder = vault.environment(), vault.home / ".awsvault"
+def test_killed_at_any_step_one_stored_key_works(dying, keys, tmp_path):
+    cli, folder, fakes, store = dying
+    environ = cli.environment()
     copied(folder, tmp_path / "first")
     first, seen, step, status = dict(keys), set(), 0, -signal.SIGKILL
-    store = awsvault.Vault(file_keystore(FakeWorld(vault.home, environ)), FakeWorld(vault.home))
-    unfinished = awsvault.Journals(store.keystore).profiles
 
     def rotate(*flags, left=0):
-        return forked(
-            lambda: awsvault.main(["rotate", "prod", *flags], DyingWorld(dict(environ), left))
-        )
+        world = DyingWorld(dict(environ), left, fakes)
+        return forked(lambda: awsvault.main(["rotate", "prod", *flags], world))
 
     def held():
-        found = store.credentials("prod")
+        keystore = store()
+        found = awsvault.Vault(keystore, keystore.world).credentials("prod")
         return found.access_key_id, found.secret_access_key.reveal()
+
+    def unfinished():
+        return awsvault.Journals(store()).all()
 
     def ends_well(*flags):
         assert rotate(*flags) == 0, (step, flags)

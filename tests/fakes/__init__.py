@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from awsvault import Secret, ToolResult
+
 HERE = Path(__file__).resolve().parent
 BUS_TOOLS = ("secret-tool", "kwallet-query", "busctl", "gdbus")
 
@@ -56,6 +58,12 @@ class Fakes:
         path = self.bin / name
         path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         path.chmod(0o755)
+
+    def result(self, argv, environ, stdin):
+        """What World.run gives for an installed stand-in, which runs in this process."""
+        given = {name: value for name, value in environ.items() if value is not None}
+        status, output, errors = self.run(argv, given, stdin.reveal_bytes() if stdin else b"")
+        return ToolResult(status, Secret(output), errors.decode("utf-8", "replace"))
 
     def run(self, argv, environ, stdin):
         """Run an installed stand-in in this process: (exit status, output, errors), both bytes."""
