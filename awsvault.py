@@ -1033,10 +1033,8 @@ class Lock:
         doing: str,
         wait: float = LOCK_WAIT_SECONDS,
         shared_refusals: bool = False,
-        folder: str = "",
     ) -> None:
         self.world = world
-        self.folder = folder
         self.name = name
         self.doing = doing
         self.wait = wait
@@ -1045,7 +1043,7 @@ class Lock:
         self.info = HolderInfo()
 
     def __enter__(self) -> Self:
-        folder = self.folder or self.world.lock_folder()
+        folder = self.world.lock_folder()
         if folder is None:
             return self
         path = os.path.join(folder, self.name)
@@ -1297,6 +1295,7 @@ class OwnFolders:
         return AwsVaultError(f"folder {shown} can be written to by others", f"chmod go-w {shown}")
 
 
+SOCKET_NAME = "socket"  # in a command's own folder
 # What Python 3.7 to 3.15 sets LC_CTYPE to.
 COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 SHELLS = ("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh")
@@ -1487,10 +1486,23 @@ class World:
         """Return the lock for what the words name, the same in every process of this user."""
         return Lock(self, digest(*what)[:32], doing, wait, shared_refusals)
 
-    def lock_file(self, path: str, doing: str) -> Lock:
-        """Return the lock that is a file at a path of its own."""
-        folder, name = os.path.split(path)
-        return Lock(self, name, doing, folder=folder)
+    def lock_at_once(self, path: str) -> tuple[int, bytes]:
+        """Lock a file in a folder of root's; return its descriptor, or -1 if another process holds
+        it, and what stands in it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd, os.pread(fd, MAX_ITEM_BYTES, 0)
+        except BlockingIOError:
+            text = os.pread(fd, MAX_ITEM_BYTES, 0)
+            os.close(fd)
+            return -1, text
+
+    def write_note(self, fd: int, data: bytes) -> None:
+        """Replace what stands in a file that is locked."""
+        os.pwrite(fd, data, 0)
+        os.ftruncate(fd, len(data))
 
     # -- files ------------------------------------------------------------
 
@@ -1502,6 +1514,22 @@ class World:
             return self._read_to_end(fd, limit)
         finally:
             os.close(fd)
+
+    def exists(self, path: str) -> bool:
+        """Return True if something of that name is there, or where a link leads."""
+        return os.path.exists(path)
+
+    def is_folder(self, path: str) -> bool:
+        """Return True for a folder, or a link to one."""
+        return os.path.isdir(path)
+
+    def real_path(self, path: str) -> str:
+        """Return a path without links."""
+        return os.path.realpath(path)
+
+    def may(self, what: int, path: str) -> bool:
+        """Return True if this process may read (os.R_OK) or run (os.X_OK) a file."""
+        return os.access(path, what)
 
     def read_descriptor(self, fd: int, limit: int) -> bytes:
         """Read an inherited descriptor to its end and close it, so that no later process can read
@@ -2127,22 +2155,19 @@ class World:
         stdin: Secret,
         environ: Mapping[str, str],
         descriptors: Sequence[int] = (),
-        *,
-        wait: bool = True,
     ) -> None:
         """Start ``what``, a program of ours that is nobody's child, in a session of its own;
-        AwsVaultError if it can't be started or, with ``wait``, does not call report_ready().
+        AwsVaultError if it can't be started.
 
         It reads ``stdin``, and gets the descriptors as 3, 4 and so on, and nothing else of what is
-        open here. Waiting takes as long as Python's start.
+        open here.
         """
         middle, source, sink, report, told, null = self._fork_with_pipes()
-        printed = told if wait else null
         if middle == 0:
             try:
                 os.setsid()
                 if os.fork() == 0:
-                    self._become(argv, environ, (source, printed, printed, *descriptors), told)
+                    self._become(argv, environ, (source, null, null, *descriptors), told)
             except OSError as error:
                 os.write(told, os_reason(error).encode())
             finally:
@@ -2152,14 +2177,8 @@ class World:
         self._wait_for(middle)
         self._hand_over(sink, stdin.reveal_bytes())
         said = self.read_descriptor(report, MAX_ITEM_BYTES)
-        started = said.endswith(READY) if wait else not said
-        if not started:
+        if said:
             raise AwsVaultError(f"{what} did not start: {reported_error(to_text(said))}")
-
-    def report_ready(self) -> None:
-        """Tell whoever called spawn_detached() that all is well; nobody hears us from now on."""
-        self._write_all(1, READY)
-        self._cut_off(1, 2)
 
     def _fork_with_pipes(self) -> tuple[int, ...]:
         """Fork; return the child's process id, a pipe to it, a pipe from it, and a descriptor of
@@ -2360,14 +2379,14 @@ class World:
         except (AttributeError, OSError):
             return -1
 
-    def listen_privately(self, folder: str) -> socket.socket:
+    def listen_privately(self, folder: str, name: str = SOCKET_NAME) -> socket.socket:
         """Return a listening socket in a folder of ours."""
         # A socket's path has at most 103 bytes, a folder's may have more.
         here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
         try:
             os.chdir(self.folders.open(folder))
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(SOCKET_NAME)
+            listener.bind(name)
             listener.listen(64)
         finally:
             os.chdir(here)
@@ -2381,60 +2400,89 @@ class World:
             os.chdir(self.folders.open(folder))
         except (OSError, AwsVaultError):
             return b""  # and whatever listens in this one is not ours
-        return self.ask_socket(SOCKET_NAME, question, seconds)
-
-    def ask_socket(self, path: str, question: bytes, seconds: float = SOCKET_SECONDS) -> bytes:
-        """Return what the process that listens at a path answers; nothing if there is none."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(seconds)
-                connection.connect(path)
+                connection.connect(SOCKET_NAME)
                 connection.sendall(question)
                 return b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError:
             return b""
 
-    def accepts(self, host: str, port: int, seconds: float, question: bytes = b"") -> bool:
-        """Tell whether a connection is taken and, if something is asked, answered in time."""
+    def accepts(self, host: str, port: int, seconds: float) -> bool:
+        """Return True if a connection is taken in time."""
         try:
-            with socket.create_connection((host, port), seconds) as connection:
-                connection.sendall(question)
-                return not question or bool(connection.recv(1))
+            with socket.create_connection((host, port), seconds):
+                return True
         except OSError:
             return False
 
-    def is_root_s(self, path: str) -> bool:
-        """Tell whether only root can have made and written something; OSError if it is missing."""
-        state = os.stat(path, follow_symlinks=False)
-        return state.st_uid == 0 and not state.st_mode & 0o022
-
-    def make_root_s_folder(self, path: str) -> None:
-        """Make a folder that all may look into and only root may write to."""
+    def connect_to(self, folder: str, name: str, uid: int) -> tuple[socket.socket, int]:
+        """Connect to the socket of that name in a user's folder; return the connection, and the
+        process that listens, which must be that user's (AwsVaultError). The folder becomes the
+        working folder."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            os.mkdir(path, 0o755)
-            os.chmod(path, 0o755)
-        except FileExistsError:
-            if not self.is_root_s(path):
-                raise AwsVaultError(f"{printable(path)} is not root's alone") from None
+            os.chdir(folder)
+            connection.settimeout(SOCKET_SECONDS)
+            connection.connect(name)
+            os.chdir("/")
+        except OSError as error:
+            connection.close()
+            raise AwsVaultError(f"{printable(folder)}: {os_reason(error)}") from None
+        pid, found = self.peer(connection)
+        if found not in (uid, -1):
+            connection.close()
+            raise AwsVaultError(f"{printable(folder)} is of user {found}, not of user {uid}")
+        return connection, pid
 
-    def give_away(self, path: str, uid: int, gid: int) -> None:
-        """Make a file another user's, and nobody else's."""
-        os.chmod(path, 0o600)
-        os.chown(path, uid, gid, follow_symlinks=False)
+    def peer(self, connection: socket.socket) -> tuple[int, int]:
+        """Return process and user at the other end of a private socket; -1 where the system does
+        not tell: there the folder says who it is."""
+        if not hasattr(socket, "SO_PEERCRED"):
+            return 0, -1
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _gid = struct.unpack("iII", told)
+        return pid, uid
+
+    def send_socket(self, connection: socket.socket, sock: socket.socket) -> None:
+        """Hand a socket to the process at the other end (OSError)."""
+        right = struct.pack("i", sock.fileno())
+        connection.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, right)])
+
+    def receive_socket(self, door: socket.socket) -> tuple[socket.socket, socket.socket]:
+        """Return the socket that root hands to this process, and root's connection
+        (AwsVaultError)."""
+        try:
+            door.settimeout(SOCKET_SECONDS)
+            connection, _ = door.accept()
+            connection.settimeout(SOCKET_SECONDS)
+            _, told, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(4))
+        except OSError as error:
+            raise AwsVaultError(f"root's helper says nothing: {os_reason(error)}") from None
+        if self.peer(connection)[1] not in (0, -1) or not told:
+            raise AwsVaultError("what answers is not root's helper")
+        return socket.socket(fileno=struct.unpack("i", told[0][2])[0]), connection
+
+    def wait_for_close(self, connection: socket.socket) -> None:
+        """Wait until the other end of a connection is closed, if only by its process's end."""
+        connection.settimeout(None)
+        try:
+            while connection.recv(100):
+                continue
+        except OSError:
+            return
 
     def peer_is_ours(self, connection: socket.socket) -> bool:
-        """Tell whether the process at a private socket's other end is this user's."""
-        if not hasattr(socket, "SO_PEERCRED"):
-            return True  # the folder is ours alone
-        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return bool(struct.unpack("iII", told)[1] == self.uid())
+        """Return True if the process at a private socket's other end is this user's."""
+        return self.peer(connection)[1] in (self.uid(), -1)
 
-    def fork_child(self, work: Callable[[], object], keep: Iterable[int]) -> int:
-        """Run ``work()`` in a child with no descriptors but ``keep``; the caller waits for it."""
-        pid = os.fork()
-        if pid == 0:
+    def fork_detached(self, work: Callable[[], object], keep: Iterable[int]) -> None:
+        """Run ``work()`` in a child in a session of its own, with no descriptors but ``keep``."""
+        if os.fork() == 0:
             # Whatever happens, nothing of the caller's may run a second time in here.
             try:
+                os.setsid()
                 self._cut_off(0, 1, 2)
                 self._close_from(3, set(keep))
                 self.folders.forget()
@@ -2442,31 +2490,6 @@ class World:
             except BaseException:
                 os._exit(1)
             os._exit(0)
-        return pid
-
-    def wait_for_child(self, pid: int) -> None:
-        """Wait for a child; being told to end ends the child first."""
-
-        def end(_number: int, _frame: object) -> None:
-            self.signal_process(pid, signal.SIGTERM)
-
-        handle_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT), end)
-        self._wait_for(pid)
-
-    def signal_process(self, pid: int, number: int) -> None:
-        """Send a signal; a process that has ended is no error (AwsVaultError if it is not ours)."""
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        except PermissionError:
-            raise AwsVaultError(f"process {pid} is another user's", "use sudo") from None
-
-    def become_user(self, uid: int, gid: int) -> None:
-        """Give up root's rights for good."""
-        os.setgroups([])
-        os.setgid(gid)
-        os.setuid(uid)
 
     def wait_for_end(self, process: Life) -> None:
         """Wait until a process has ended."""
@@ -2577,8 +2600,6 @@ RUN_AS_MODULE = (
     "sys.exit(__import__(name).main())"
 )
 LOOK_SECONDS = 30.0  # a suspended machine's or a changed clock is noticed after this
-READY = b"ready"  # what a program that spawn_detached() started prints last
-SOCKET_NAME = "socket"
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 
@@ -3037,7 +3058,7 @@ class FileKeystore(Keystore):
         self._proven_salt: bytes | None = None
 
     def identity(self) -> str:
-        return f"file:{os.path.realpath(self.folder)}"
+        return f"file:{self.world.real_path(self.folder)}"
 
     def stored_since(self, key: str) -> datetime.datetime | None:
         try:
@@ -4571,12 +4592,12 @@ class Keychain(NativeKeystore):
 
     def probe(self) -> str:
         self._check_tool()
-        if not os.path.isdir(os.path.dirname(self.path)):
+        if not self.world.is_folder(os.path.dirname(self.path)):
             raise KeystoreError(
                 f"{printable(os.path.dirname(self.path))} does not exist: this is no Mac",
                 OTHER_KEYSTORE_HINT,
             )
-        return "" if os.path.exists(self.path) else "will ask for the password of a new keychain"
+        return "" if self.world.exists(self.path) else "will ask for the password of a new keychain"
 
     def _load(self, key: str) -> Item:
         self._check_file(key)
@@ -4592,7 +4613,7 @@ class Keychain(NativeKeystore):
                 f" {len(line.reveal_bytes())} bytes, {MAX_SECURITY_LINE} is the most",
                 OTHER_KEYSTORE_HINT,
             )
-        if not os.path.exists(self.path):
+        if not self.world.exists(self.path):
             self._create()
         self._interpret(self._add_line(item, update=self._exists(item.key)))
         return ""
@@ -4607,7 +4628,7 @@ class Keychain(NativeKeystore):
 
     def _list(self) -> dict[str, str]:
         self._check_tool()
-        if not os.path.exists(self.path):
+        if not self.world.exists(self.path):
             return {}
         output = self._run("dump-keychain", self.path).reveal()
         return dict.fromkeys(parse_keychain_dump(output, self.service), "")
@@ -4618,7 +4639,7 @@ class Keychain(NativeKeystore):
 
     def _check_file(self, key: str) -> None:
         # `security` would look into the other keychains instead.
-        if not os.path.exists(self.path):
+        if not self.world.exists(self.path):
             raise not_stored(key)
 
     def _exists(self, key: str) -> bool:
@@ -4824,7 +4845,7 @@ class Pass(NativeKeystore):
         self.prefix = prefix.strip("/")
 
     def identity(self) -> str:
-        return f"{self.name}:{os.path.realpath(self.folder)}:{self.prefix}"
+        return f"{self.name}:{self.world.real_path(self.folder)}:{self.prefix}"
 
     def journal(self) -> Pass:
         if not self.prefix:  # then aws-vault lists the whole store
@@ -4837,13 +4858,13 @@ class Pass(NativeKeystore):
         if not self.world.has_program(self.command):
             raise self._missing()
         places = (self.folder, os.path.join(self.folder, self.prefix))
-        if not any(os.path.exists(os.path.join(place, self.kind.init_file)) for place in places):
+        if not any(self.world.exists(os.path.join(place, self.kind.init_file)) for place in places):
             raise self._no_store()
         return ""
 
     def _check_store(self) -> None:
         # Else one that is not mounted, say, would look empty.
-        if not os.path.isdir(self.folder):
+        if not self.world.is_folder(self.folder):
             has_tool = self.world.has_program(self.command)
             raise self._no_store() if has_tool else self._missing()
 
@@ -4884,7 +4905,7 @@ class Pass(NativeKeystore):
 
     def _store(self, item: Item) -> str:
         self._check_store()
-        if os.path.exists(self._path(item.key)):
+        if self.world.exists(self._path(item.key)):
             self._check_form(item.key)
         text = Secret(wrap_item(item))
         self._run("insert", "-m", "-f", self._entry_of(item.key), stdin=text)
@@ -4944,7 +4965,7 @@ class Pass(NativeKeystore):
 
     def _check_entry(self, key: str) -> None:
         self._check_store()
-        if self.refuse_name(key) or not os.path.exists(self._path(key)):
+        if self.refuse_name(key) or not self.world.exists(self._path(key)):
             raise not_stored(key)
 
     def _path(self, key: str) -> str:
@@ -6637,9 +6658,9 @@ def _credentials_in(answer: Mapping[str, Any]) -> Credentials:
     )
 
 
-def check_ca_bundle(endpoint: Endpoint) -> None:
+def check_ca_bundle(world: World, endpoint: Endpoint) -> None:
     """Refuse a CA bundle that can't be read (AwsError): no MFA code shall be spent first."""
-    if endpoint.ca_bundle and not os.access(endpoint.ca_bundle, os.R_OK):
+    if endpoint.ca_bundle and not world.may(os.R_OK, endpoint.ca_bundle):
         raise AwsError(
             f"CA bundle {printable(endpoint.ca_bundle)} can't be read",
             "check AWS_CA_BUNDLE and ca_bundle",
@@ -6840,7 +6861,7 @@ class SessionProvider(Provider):
         )
 
     def _make(self, tools: Tools) -> Credentials:
-        check_ca_bundle(self.endpoint)
+        check_ca_bundle(tools.world, self.endpoint)
         source = self.source.retrieve(tools.for_source())
         if self.mfa:
             with tools.codes.lock(self.mfa):
@@ -8190,6 +8211,7 @@ class CredentialServer(_Server):
         listener: socket.socket,
         hosts: Iterable[str],
         peers: PeerCheck | None,
+        address: str = "",
     ) -> None:
         super().__init__(("", 0), handler, bind_and_activate=False)
         self.socket.close()
@@ -8198,6 +8220,7 @@ class CredentialServer(_Server):
         self.pool = pool
         self.hosts = frozenset(host.encode() for host in hosts)
         self.peers = peers
+        self.address = address  # the only one that clients come from
         self.date = (0, b"")  # a second, and its name
 
     def accept_clients(self) -> None:
@@ -8243,6 +8266,8 @@ class CredentialServer(_Server):
     def _allows(self, client: Client) -> bool:
         if self.service.mode.process:
             return self.pool.world.peer_is_ours(client.sock)
+        if self.address and client.peer[0] != self.address:
+            return False  # of another host: this address is of the loopback device
         return self.peers is None or self.peers.allows(client.peer)
 
 
@@ -8252,13 +8277,14 @@ def make_http_server(
     listener: socket.socket,
     hosts: Iterable[str],
     peers: PeerCheck | None,
+    address: str = "",
 ) -> CredentialServer:
     """Put a server together with http.server's classes, which take 20 ms to import."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     handler = type("Handler", (ClientHandler, BaseHTTPRequestHandler), {})
     server = type("Server", (CredentialServer, ThreadingHTTPServer), {})
-    return server(handler, service, pool, listener, hosts, peers)  # type: ignore[no-any-return]
+    return server(handler, service, pool, listener, hosts, peers, address)  # type: ignore[no-any-return]
 
 
 # -- starting one ----------------------------------------------------------------------
@@ -8332,9 +8358,14 @@ def server_variables(mode: ServerMode, port: int, token: Secret) -> dict[str, st
     return served
 
 
-def start_server(world: World, state: ServerState, listener: socket.socket) -> None:
+def start_server(
+    world: World,
+    state: ServerState,
+    listener: socket.socket,
+    borrowed: Sequence[socket.socket] = (),
+) -> None:
     """Start the server for this process, which becomes the command; AwsVaultError if it can't be
-    started."""
+    started. It gets what was ``borrowed`` from root, and so ends the loan when it ends."""
     board = world.open_notice_board()
     try:
         # To wait would cost as much as our own start; if it dies early, clients are refused.
@@ -8343,12 +8374,12 @@ def start_server(world: World, state: ServerState, listener: socket.socket) -> N
             [*world.self_command(bare=True), SERVE_COMMAND, str(state.command.pid)],
             Secret(go_json(state.members())),
             server_environ(world),
-            [listener.fileno(), board],
-            wait=False,
+            [listener.fileno(), board, *(sock.fileno() for sock in borrowed)],
         )
     finally:
         os.close(board)
-        listener.close()
+        for sock in (listener, *borrowed):
+            sock.close()
 
 
 SERVE_COMMAND, RENEW_COMMAND, PROCESS_COMMAND = "_serve", "_renew", "_process"
@@ -8376,7 +8407,8 @@ def read_task(world: World, kind: type[V]) -> V:
 
 
 def serve(world: World) -> None:
-    """Be the server: descriptor 0 has the state, 3 listens, 4 is the terminal."""
+    """Be the server: descriptor 0 has the state, 3 listens, 4 is the terminal, 5 listens at the
+    link-local address, and 6 is open for as long as that is lent."""
     world.harden()
     descriptors = world.allow_descriptors(MAX_CONNECTIONS + 64)
     state = read_task(world, ServerState)
@@ -8392,12 +8424,16 @@ def start_serving(
     the user go to the descriptor ``terminal``."""
     service = CredentialService(world, state, terminal)
     pool = ClientPool(world, min(MAX_CONNECTIONS, most))
-    peers = None
-    if state.mode.check_peer:
-        strict = state.command if state.mode.strict_peer else None
-        peers = PeerCheck(world, LOOPBACK, listener.getsockname()[1], strict=strict)
-    server = make_http_server(service, pool, listener, state.hosts, peers)
-    world.start_thread(server.accept_clients)
+    strict = state.command if state.mode.strict_peer else None
+    ways = [(listener, LOOPBACK, "")]
+    if state.mode.link_local:
+        ways.append((socket.socket(fileno=5), LINK_LOCAL, LINK_LOCAL))
+    for sock, address, peer in ways:
+        peers = None
+        if state.mode.check_peer:
+            peers = PeerCheck(world, address, sock.getsockname()[1], strict=strict)
+        server = make_http_server(service, pool, sock, state.hosts, peers, peer)
+        world.start_thread(server.accept_clients)
     for profile in service.profiles.values():
         world.start_thread(profile.keep_renewed)
 
@@ -8416,33 +8452,13 @@ def ask_server(world: World, folder: str, profile: str) -> str:
     raise AwsVaultError(printable(parse_json_object(body)["Message"]))
 
 
-# -- what the link-local proxy is told ----------------------------------------------------
-
-
-def answer_one(world: World, listener: socket.socket, answer: Callable[[str], str]) -> None:
-    """Answer one client's line, if he is this user; one that says nothing sensible gets nothing."""
-    try:
-        with listener.accept()[0] as connection:
-            connection.settimeout(SOCKET_SECONDS)
-            if world.peer_is_ours(connection):
-                line = to_text(connection.recv(4096)).rstrip("\n")
-                connection.sendall(answer(line).encode("utf-8", "surrogateescape"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-
-
-# -- instance metadata at its own address ----------------------------------------------------
+# -- 169.254.169.254 ----------------------------------------------------------------------
 
 LINK_LOCAL = "169.254.169.254"
 LINK_LOCAL_PORT = 80
-MAX_RELAYED = 64
-RELAY_SECONDS = 30.0
-ANSWER_SECONDS = 5.0
-# Only root can make it there, so what it says of a running proxy is root's word.
-LINK_LOCAL_FOLDER = "/var/run/awsvault" if sys.platform == "darwin" else "/run/awsvault"
-LINK_LOCAL_STATE = f"{LINK_LOCAL_FOLDER}/link-local.json"
-LINK_LOCAL_CONTROL = f"{LINK_LOCAL_FOLDER}/link-local"
-PROXY_COMMAND = "proxy"
+# Only root can open it, and holds it for as long as the address is lent.
+LINK_LOCK = "/var/run/awsvault.lock" if sys.platform == "darwin" else "/run/awsvault.lock"
+LINK_COMMAND, LINK_NAME = "_link-local", "link"
 # Where a machine says that it is Amazon's, and how such a text begins.
 MACHINE_FILES = (
     ("/sys/class/dmi/id/sys_vendor", "amazon ec2"),
@@ -8466,162 +8482,63 @@ ALIAS_WORDS = {
 }
 
 
-class ProxyState(Value):
-    """What root wrote of a link-local proxy: its two processes, whose it is, what it added."""
+class LinkNote(Value):
+    """What stands in the lock file: the process that has the address, and if we added it."""
 
-    uid: int
-    root: Life
-    server: Life
-    alias: bool
-
-    def to_json(self) -> bytes:
-        """Write it."""
-        members = {"uid": self.uid, "root": str(self.root), "server": str(self.server)}
-        return go_json({**members, "alias": self.alias}).encode()
+    pid: int = 0
+    added: bool = False
 
 
-def read_proxy_state(world: World) -> ProxyState | None:
-    """Return what root wrote; None if nothing is there that only root can have written."""
-    try:
-        if not world.is_root_s(LINK_LOCAL_FOLDER) or not world.is_root_s(LINK_LOCAL_STATE):
-            return None
-        members = parse_json_object(world.read_file(LINK_LOCAL_STATE, 4096).decode())
-        return ProxyState(
-            int(members["uid"]),
-            Life.parse(members["root"]),
-            Life.parse(members["server"]),
-            bool(members["alias"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+class LinkLocal:
+    """Root's part of a link-local server: the address on the loopback device, and its port, lent to
+    one process at a time.
 
-
-class Relay:
-    """Passes connections to the link-local address on to the server that was registered.
-
-    It has given up root's rights, and holds no credentials.
+    As a context manager it takes the address, and gives it back unless keep() does so later.
     """
 
-    def __init__(
-        self,
-        world: World,
-        listener: socket.socket,
-        control: socket.socket,
-        peers: PeerCheck | None,
-    ) -> None:
+    def __init__(self, world: World, pid: int) -> None:
         self.world = world
-        self.listener = listener
-        self.control = control
-        self.peers = peers
-        self.port = 0
-        self.user: Life | None = None
-        self.free = threading.BoundedSemaphore(MAX_RELAYED)
+        self.note = LinkNote(pid)
+        self.fd = -1
 
-    def run(self, until: Life | None) -> None:
-        """Serve until that process ends, or for good."""
-        fd = self.world.ending_descriptor(until.pid) if until else -1
-        fds = [self.listener.fileno(), self.control.fileno(), fd]
-        while until is None or until.lasts(self.world):
-            ready = self.world.wait_readable(fds, LOOK_SECONDS if fd >= 0 else 0.5)
-            if self.control.fileno() in ready:
-                answer_one(self.world, self.control, self._register)
-            if self.listener.fileno() in ready:
-                self._accept()
-
-    def _register(self, text: str) -> str:
-        """Take the port of one process's server, unless another that lasts has registered."""
-        wish = parse_json_object(text)
-        user, port = Life.parse(wish["user"]), int(wish["port"])
-        if self.user and self.user != user and self.user.lasts(self.world):
-            return f"busy {self.user.pid}\n"
-        self.user, self.port = user, port
-        return "ok\n"
-
-    def _accept(self) -> None:
+    def __enter__(self) -> Self:
+        self.fd, text = self.world.lock_at_once(LINK_LOCK)
         try:
-            connection, peer = self.listener.accept()
-        except OSError:
-            return
-        served = self.user is not None and self.user.lasts(self.world)
-        if not (served and self._is_ours(peer) and self.free.acquire(blocking=False)):
-            connection.close()
-            return
-        threading.Thread(target=self._pass_on, args=(connection, self.port), daemon=True).start()
-
-    def _is_ours(self, peer: tuple[str, int]) -> bool:
-        # What other hosts send can't come from this address: it is the loopback device's.
-        return peer[0] == LINK_LOCAL and (self.peers is None or self.peers.allows(peer))
-
-    def _pass_on(self, connection: socket.socket, port: int) -> None:
+            left = LinkNote.from_members(parse_json_object(to_text(text)))
+        except ValueError:
+            left = LinkNote()
+        if self.fd < 0:
+            raise AwsVaultError(
+                f"{LINK_LOCAL} is in use by process {left.pid}",
+                "one command at a time can have it: try --ec2-server alone",
+            )
+        refuse_real_metadata(self.world)
+        there = has_alias(self.world)
+        # Without a clean end, what the last one added is ours to remove.
+        self.note = self.note.replace(added=left.added or not there)
+        if not self.note.added:
+            self.world.say(f"note: {LINK_LOCAL} was on the loopback device before; it stays there")
+        self._write(self.note)
         try:
-            with connection, socket.socket() as server:
-                for end in (connection, server):
-                    end.settimeout(SOCKET_SECONDS)
-                server.connect((LOOPBACK, port))
-                ends = {connection.fileno(): (connection, server)}
-                ends[server.fileno()] = (server, connection)
-                while ends and (ready := self.world.wait_readable(ends, RELAY_SECONDS)):
-                    for fd in ready:
-                        source, sink = ends[fd]
-                        data = source.recv(65536)
-                        sink.sendall(data)
-                        if not data:
-                            del ends[fd]
-                            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-        finally:
-            self.free.release()
+            if not there:
+                add_alias(self.world)
+        except BaseException:
+            self.give_back()
+            raise
+        return self
 
+    def __exit__(self, *_exception: object) -> None:
+        if self.fd >= 0:
+            self.give_back()
 
-class LinkLocalProxy:
-    """Root's part: the address on the loopback device, its port, the process that serves it."""
-
-    def __init__(self, world: World, uid: int, gid: int, *, any_user: bool) -> None:
-        self.world = world
-        self.uid = uid
-        self.gid = gid
-        self.any_user = any_user
-        self.alias = False
-        self.listener: socket.socket | None = None
-        self.control: socket.socket | None = None
-
-    def open(self) -> None:
-        """Add the address and bind its port; AwsVaultError where that must not or can't be."""
-        with proxy_lock(self.world):
-            sweep_proxy(self.world)
-            running = read_proxy_state(self.world)
-            if running:
-                raise AwsVaultError(
-                    f"a link-local proxy is running already, for user {running.uid} "
-                    f"(process {running.root.pid})",
-                    "awsvault proxy --stop",
-                )
-            refuse_real_metadata(self.world)
-            self.alias = not has_alias(self.world)
-            if not self.alias:
-                self.world.say(
-                    f"note: {LINK_LOCAL} was on the loopback device before; it is left there"
-                )
-            self.world.make_root_s_folder(LINK_LOCAL_FOLDER)
-            try:
-                # Before there is anything to sweep: whatever ends this process, it is swept.
-                self._write_state(self.world.life())
-                if self.alias:
-                    add_alias(self.world)
-                self.listener = self._listen()
-                self.control = self._listen_for_control()
-            except BaseException:
-                self._remove()
-                raise
-
-    def _listen(self) -> socket.socket:
+    def listen(self) -> socket.socket:
+        """Return a socket that listens at the address (AwsVaultError)."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             if sys.platform == "linux":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
             else:
-                ip_bound_if = 25  # netinet/in.h
+                ip_bound_if = 25  # netinet/in.h of macOS
                 listener.setsockopt(socket.IPPROTO_IP, ip_bound_if, socket.if_nametoindex("lo0"))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((LINK_LOCAL, LINK_LOCAL_PORT))
@@ -8633,72 +8550,29 @@ class LinkLocalProxy:
             ) from None
         return listener
 
-    def _listen_for_control(self) -> socket.socket:
-        self.world.remove_leftovers([LINK_LOCAL_CONTROL])
-        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        control.bind(LINK_LOCAL_CONTROL)
-        self.world.give_away(LINK_LOCAL_CONTROL, self.uid, self.gid)
-        control.listen(16)
-        return control
+    def keep(self, connection: socket.socket) -> None:
+        """Give the address back when the other end of a connection is closed, in a process of our
+        own."""
 
-    def serve(self, until: Life | None, report: Callable[[], None]) -> None:
-        """Start the process that serves, wait for its end, and leave nothing behind."""
-        reader, writer = os.pipe()
-        sockets = [sock for sock in (self.listener, self.control) if sock]
-        try:
-            server = self.world.fork_child(
-                lambda: self._serve_as_user(until, writer),
-                [writer, *(sock.fileno() for sock in sockets)],
-            )
-            os.close(writer)
-            for sock in sockets:
-                sock.close()
-            if not self.world.read_descriptor(reader, 16):
-                raise AwsVaultError("the proxy's server ended at once")
-            self._write_state(self.world.life(server))
-            report()
-            self.world.wait_for_child(server)
-        finally:
-            self.close()
+        def wait() -> None:
+            try:
+                with RaisedSignals():
+                    self.world.wait_for_close(connection)
+            finally:
+                self.give_back()
 
-    def _write_state(self, server: Life) -> None:
-        state = ProxyState(self.uid, self.world.life(), server, self.alias)
-        self.world.remove_leftovers([f"{LINK_LOCAL_STATE}.new"])
-        self.world.write_new(f"{LINK_LOCAL_STATE}.new", state.to_json(), mode=0o644)
-        self.world.rename(f"{LINK_LOCAL_STATE}.new", LINK_LOCAL_STATE)
+        self.world.fork_detached(wait, [self.fd, connection.fileno()])
+        self.fd = -1
 
-    def _serve_as_user(self, until: Life | None, ready: int) -> None:
-        # Loaded as long as it can be: the user may not be able to read root's Python.
-        import ctypes  # noqa: F401
-        import struct  # noqa: F401
-        import threading  # noqa: F401
+    def give_back(self) -> None:
+        """Remove the address, if we added it, and let go of the lock."""
+        if self.note.added:
+            remove_alias(self.world)
+        self._write(LinkNote())
+        self.fd = -1
 
-        self.world.become_user(self.uid, self.gid)
-        self.world.harden(die_with_parent=True)
-        peers = None
-        if not self.any_user:
-            peers = PeerCheck(self.world, LINK_LOCAL, LINK_LOCAL_PORT)
-        os.write(ready, b"ready")
-        os.close(ready)
-        if self.listener and self.control:
-            Relay(self.world, self.listener, self.control, peers).run(until)
-
-    def close(self) -> None:
-        """Take away what was added."""
-        with proxy_lock(self.world):
-            self._remove()
-
-    def _remove(self) -> None:
-        for sock in (self.listener, self.control):
-            if sock:
-                sock.close()
-        remove_proxy(self.world, alias=self.alias)
-
-
-def proxy_lock(world: World) -> Lock:
-    """Return the lock for looking at a proxy's files, making and removing them. It is no file in
-    their folder, which all may look into, and so could hold."""
-    return world.lock_file(f"{LINK_LOCAL_FOLDER}.lock", f"looking after {LINK_LOCAL}")
+    def _write(self, note: LinkNote) -> None:
+        self.world.write_note(self.fd, to_bytes(go_json(note.members())))
 
 
 def refuse_real_metadata(world: World) -> None:
@@ -8715,10 +8589,10 @@ def refuse_real_metadata(world: World) -> None:
         raise AwsVaultError(f"something answers at {LINK_LOCAL} already", hint)
 
 
-def address_tool() -> str:
+def address_tool(world: World) -> str:
     """Return the path of the program that changes a device's addresses (ToolError)."""
     for path in ADDRESS_TOOLS:
-        if os.access(path, os.X_OK) and path.endswith("ip") == (sys.platform == "linux"):
+        if world.may(os.X_OK, path) and path.endswith("ip") == (sys.platform == "linux"):
             return path
     raise ToolError("no program ip to add an address with", "install iproute2")
 
@@ -8728,7 +8602,7 @@ def has_alias(world: World) -> bool:
     another device's)."""
     if sys.platform != "linux":
         return False
-    shown = world.run([address_tool(), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
+    shown = world.run([address_tool(world), "-o", "addr", "show", "to", f"{LINK_LOCAL}/32"])
     lines = shown.output.reveal().splitlines()
     devices = {line.split()[1] for line in lines if len(line.split()) > 1}
     if devices - {"lo"}:
@@ -8738,91 +8612,44 @@ def has_alias(world: World) -> bool:
 
 def add_alias(world: World) -> None:
     """Put the address on the loopback device."""
-    result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][0]])
+    result = world.run([address_tool(world), *ALIAS_WORDS[sys.platform][0]])
     if result.status != 0:
         raise AwsVaultError(f"can't add {LINK_LOCAL}: {printable(result.errors.strip())}")
 
 
-def remove_proxy(world: World, *, alias: bool) -> None:
-    """Take away a proxy's files and the address; what fails is said: only a person can help."""
-    problem = ""
-    if alias:
-        try:
-            result = world.run([address_tool(), *ALIAS_WORDS[sys.platform][1]])
-            problem = result.errors.strip() if result.status else ""
-        except ToolError as error:
-            problem = error.message
-    world.remove_leftovers([LINK_LOCAL_CONTROL, LINK_LOCAL_STATE])
+def remove_alias(world: World) -> None:
+    """Take the address off the loopback device; that it fails is said: only a user can help."""
+    try:
+        result = world.run([address_tool(world), *ALIAS_WORDS[sys.platform][1]])
+        problem = result.errors.strip() if result.status else ""
+    except ToolError as error:
+        problem = error.message
     if problem:
         world.say(f"warning: can't remove {LINK_LOCAL}: {printable(problem)}")
 
 
-def sweep_proxy(world: World) -> None:
-    """Take away what a proxy left whose root process was killed."""
-    state = read_proxy_state(world)
-    if state and not state.root.lasts(world):
-        remove_proxy(world, alias=state.alias)
-
-
-def stop_proxy(world: World) -> bool:
-    """End a running proxy and wait until nothing of it is left; False if there is none."""
-    if world.uid() == 0:
-        with proxy_lock(world):
-            sweep_proxy(world)
-    state = read_proxy_state(world)
-    if state is None or not state.root.lasts(world):
-        return False
-    ending = world.ending_descriptor(state.root.pid)
-    # Its server is the user's own process, whose end ends the other.
-    world.signal_process((state.root if world.uid() == 0 else state.server).pid, signal.SIGTERM)
-    while state.root.lasts(world):
-        world.wait_readable([ending], LOOK_SECONDS if ending >= 0 else 0.1)
-    return True
-
-
-def join_proxy(world: World, port: int, *, any_user: bool) -> None:
-    """Let the link-local address lead to a server of this process, by sudo if need be."""
-    user = world.life()
-    state = read_proxy_state(world)
-    if state is None or not state.root.lasts(world):
-        start_proxy(world, user, any_user=any_user)
-    elif state.uid != world.uid():
-        raise AwsVaultError(f"{LINK_LOCAL} serves user {state.uid} on this machine")
-    answer = world.ask_socket(
-        LINK_LOCAL_CONTROL, go_json({"user": str(user), "port": port}).encode() + b"\n"
-    ).decode()
-    if answer != "ok\n":
-        holder = answer[5:].strip() if answer.startswith("busy ") else ""
-        who = f"serves process {holder}" if holder else "is not served"
-        raise AwsVaultError(
-            f"{LINK_LOCAL} {who}", "one command at a time can have it: try --ec2-server alone"
-        )
-    if not world.accepts(LINK_LOCAL, LINK_LOCAL_PORT, ANSWER_SECONDS, b"GET / HTTP/1.0\r\n\r\n"):
-        raise AwsVaultError(f"nothing answers at {LINK_LOCAL}")
-
-
-def proxy_words(world: World, until: str, *, any_user: bool) -> list[str]:
-    """Return the command line of a proxy that ends with a process."""
+def borrow_link_local(world: World, folder: str) -> list[socket.socket]:
+    """Have root lend the address, by sudo if need be; return a socket that listens there, and the
+    connection that ends the loan when it is closed (AwsVaultError)."""
     python, *words = world.self_command()
     words = words if words[0] == "-I" else ["-I", *words]  # root takes nothing from around it
-    flags = ["--until", until, *(["--imds-any-user"] if any_user else [])]
-    return [python, *words, PROXY_COMMAND, *flags]
-
-
-def start_proxy(world: World, user: Life, *, any_user: bool) -> None:
-    """Start a proxy that ends with a process; it serves when this returns (AwsVaultError)."""
-    command = proxy_words(world, str(user), any_user=any_user)
+    command = [python, *words, LINK_COMMAND, folder]
     sudo = ["sudo", *([] if world.can_ask() else ["-n"]), "--"]
-    is_root = world.uid() == 0  # in a shell of sudo's perhaps, whose variables name somebody else
-    result = world.run(
-        command if is_root else [*sudo, *command],
-        timeout=PROMPT_WAIT_SECONDS,
-        on_terminal=True,
-        environ={"SUDO_UID": None, "SUDO_GID": None} if is_root else None,
-    )
-    if result.status != 0:
-        reason = reported_error(result.errors) if result.errors.strip() else "see above"
-        raise AwsVaultError(f"the link-local proxy did not start: {reason}")
+    is_root = world.uid() == 0  # in a shell of sudo's perhaps, whose variables name another user
+    with world.listen_privately(folder, LINK_NAME) as door:
+        result = world.run(
+            command if is_root else [*sudo, *command],
+            timeout=PROMPT_WAIT_SECONDS,
+            on_terminal=True,
+            environ={"SUDO_UID": None} if is_root else None,
+        )
+        if result.status != 0:
+            reason = reported_error(result.errors) if result.errors.strip() else "see above"
+            raise AwsVaultError(f"{LINK_LOCAL} can't be had from root: {reason}")
+        for line in result.errors.splitlines():
+            world.say(printable(line).removeprefix("awsvault: "))
+        listener, connection = world.receive_socket(door)
+    return [listener, connection]
 
 
 # ======================================================================
@@ -10363,7 +10190,7 @@ def _append_section(app: App, profile: str, mfa_serial: str) -> None:
     try:
         if not world.environ.get("AWS_CONFIG_FILE"):
             world.own_home()
-        with world.lock("config", os.path.realpath(path), doing="writing the config file"):
+        with world.lock("config", world.real_path(path), doing="writing the config file"):
             config = load_config(world)
             if not config.has_profile(profile):
                 world.make_folder(os.path.dirname(os.path.abspath(path)))
@@ -10644,11 +10471,6 @@ def server_mode(world: World, *, no_session: bool, **flags: bool) -> ServerMode 
             "use --ec2-server" + (" without --lazy" if flags["lazy"] else ""),
         ),
         (
-            flags["link_local"] and flags["strict_peer"],
-            "--link-local can't be with --strict-peer: what asks the server then is the proxy",
-            "leave one of them away",
-        ),
-        (
             flags["link_local"] and sys.platform not in ALIAS_WORDS,
             "--link-local: not on this system",
             "use --ec2-server alone",
@@ -10703,13 +10525,13 @@ def serve_command(
         (chain,), other_role(target), child.folder,
     )  # fmt: skip
     try:
-        start_server(world, state, port.listener)
+        borrowed = borrow_link_local(world, child.folder) if mode.link_local else []
+        start_server(world, state, port.listener, borrowed)
         port.keep_for_command()
     except BaseException:
         world.remove_run_folder(child.folder)
         raise
     if mode.link_local:
-        join_proxy(world, port.number, any_user=mode.imds_any_user)
         unproxied = without_proxy(child.environ, [f"http://{LINK_LOCAL}/"])
         return child.replace(environ={**child.environ, **unproxied})
     return child
@@ -10766,38 +10588,16 @@ def server_hosts(mode: ServerMode, port: int) -> tuple[str, ...]:
     return (*own, LINK_LOCAL, f"{LINK_LOCAL}:{LINK_LOCAL_PORT}") if mode.link_local else own
 
 
-def proxy_command(app: App, *, stop: bool, until: str, detached: bool, imds_any_user: bool) -> int:
-    """Serve 169.254.169.254 for this user's servers, as root, until stopped or a process ends.
-
-    With ``until`` by a process of its own, which is started with ``detached``.
-    """
+def link_local_command(app: App, *, folder: str) -> int:
+    """Lend 169.254.169.254 to the command whose folder this is, as root, until its server ends."""
     world = app.world
-    if stop:
-        ended = stop_proxy(world)
-        world.out("The link-local proxy is stopped.\n" if ended else "No proxy is running.\n")
-        return 0
-    if sys.platform not in ALIAS_WORDS:
-        raise UsageError("proxy: not on this system")
     if world.uid() != 0:
-        raise AwsVaultError("proxy needs root, to add an address", "sudo awsvault proxy")
-    if not (imds_any_user or can_see_peers(world)):
-        raise UsageError(
-            "this system does not tell who asks, so every user of it would get the credentials",
-            "add --imds-any-user if that is no harm",
-        )
-    uid, gid = (sudo_id(world, name) for name in ("SUDO_UID", "SUDO_GID"))
-    if until and not detached:
-        command = [*proxy_words(world, until, any_user=imds_any_user), "--detached"]
-        environ = scrubbed(world.environ)
-        world.spawn_detached("the link-local proxy", command, Secret(""), environ)
-        return 0
-
-    said = f"serving {LINK_LOCAL} for user {uid}; Ctrl-C or awsvault proxy --stop ends it"
-    report = world.report_ready if detached else lambda: world.say(said)
-    with RaisedSignals():
-        proxy = LinkLocalProxy(world, uid, gid, any_user=imds_any_user)
-        proxy.open()
-        proxy.serve(Life.parse(until) if until else None, report)
+        raise AwsVaultError("root alone can add an address", "exec --link-local starts this itself")
+    connection, pid = world.connect_to(folder, LINK_NAME, sudo_id(world, "SUDO_UID"))
+    with RaisedSignals(), connection, LinkLocal(world, pid) as link:
+        with link.listen() as listener:
+            world.send_socket(connection, listener)
+        link.keep(connection)
     return 0
 
 
@@ -10976,7 +10776,7 @@ def remove_command(app: App, *, profile: str, sessions_only: bool, force: bool) 
 def _offer_to_remove_section(app: App, profile: str) -> None:
     """Ask whether the section that `add` made for a profile shall go, if nothing was written into
     it."""
-    world, path = app.world, os.path.realpath(app.config.path)
+    world, path = app.world, app.world.real_path(app.config.path)
     header = profile_header(profile).encode("utf-8", "surrogateescape")
     # A blank line before it is of `add`, too; behind it there is another section, or nothing.
     empty = re.compile(rb"(?m)(?:^\n)?^" + re.escape(header) + rb"\n(?=\s*(?:\[|\Z))")
@@ -11494,12 +11294,6 @@ SERVER_OPTIONS = (
     switch(("--strict-peer",), "serve the command and what descends from it only"),
     switch(("--link-local",), f"with --ec2-server or --server: at {LINK_LOCAL} too, by sudo"),
 )
-PROXY_OPTIONS = (
-    switch(("--stop",), "end a running one"),
-    switch(("--imds-any-user",), "serve every user of this machine"),
-    Option(("--until",), "the process to end with", hidden=True, check=Life.parse),
-    switch(("--detached",), "be the process that serves until then", hidden=True),
-)
 EXEC_OPTIONS = (
     *CREDENTIAL_OPTIONS,
     switch(("--json", "-j"), "print credentials, as export --format=json does"),
@@ -11558,7 +11352,7 @@ COMMANDS = (
         SERVE_COMMAND, beside_a_command(serve), "be the server of a command", ("pid",), hidden=True
     ),
     Command(PROCESS_COMMAND, process_command, "answer an SDK", ("folder", "profile"), hidden=True),
-    Command(PROXY_COMMAND, proxy_command, f"serve {LINK_LOCAL}, as root", (), PROXY_OPTIONS),
+    Command(LINK_COMMAND, link_local_command, f"lend {LINK_LOCAL}", ("folder",), hidden=True),
     Command(
         RENEW_COMMAND,
         renew_command,
@@ -11572,7 +11366,9 @@ COMMANDS = (
 
 # Commands of aws-vault's -> what helps those who know them.
 NOT_HERE = {
-    "server": "it is called proxy, and exec --server needs none",
+    **dict.fromkeys(
+        ("server", "proxy"), "exec --server needs none, exec --link-local starts its own"
+    ),
     "login": "it is not there yet",
 }
 

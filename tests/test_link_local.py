@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import select
@@ -12,8 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -57,16 +53,28 @@ class Network:
     def addresses(self):
         return self.run("ip", "-o", "addr", "show", "to", f"{ADDRESS}/32").stdout.split()[1:4:2]
 
-    def state(self):
-        return awsvault_state(self.run("cat", awsvault.LINK_LOCAL_STATE).stdout)
+    def processes(self, word):
+        """The pids in here with that word in their command lines."""
+        here = os.readlink(f"/proc/{self.holder.pid}/ns/net")
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+                if word.encode() in words and os.readlink(path.parent / "ns" / "net") == here:
+                    found.append(int(path.parent.name))
+            except OSError:
+                continue
+        return found
+
+    def settled(self):
+        """Wait until server and helper have ended; what is left of the address."""
+        for word in ("_serve", "_link-local"):
+            for pid in self.processes(word):
+                wait_for_end(pid)
+        return self.addresses()
 
     def close(self):
         self.holder.communicate("\n", timeout=30)
-
-
-def awsvault_state(text):
-    members = json.loads(text)
-    return {**members, **{name: int(members[name].split("-")[0]) for name in ("root", "server")}}
 
 
 def wait_for_end(pid):
@@ -98,7 +106,7 @@ def prod(cli, network):
 
 
 LINKED = ["exec", "--ec2-server", "--link-local", "prod", "--"]
-SHOW = f"cat {awsvault.LINK_LOCAL_STATE}; echo; ip -o addr show to {ADDRESS}/32"
+SHOW = f"ip -o addr show to {ADDRESS}/32"
 INSISTS = """
 import os
 del os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
@@ -139,12 +147,10 @@ def test_boto3_that_insists_on_the_address(proxy, prod, fake_aws):
 def test_a_command_shorter_than_the_start_leaves_nothing(command, prod, network):
     process = prod.popen(*LINKED, "sh", "-c", f'{SHOW}; exec "$@"', "-", *command)
     out, err = process.communicate(timeout=60)
-    state = awsvault_state(out.splitlines()[0])
     assert re.search(rf"lo +inet {ADDRESS}/32 ", out), err
-    wait_for_end(state["root"])
-    wait_for_end(state["server"])
-    assert network.addresses() == []
-    assert network.run("ls", awsvault.LINK_LOCAL_FOLDER).stdout == ""
+    assert network.settled() == []
+    assert network.run("stat", "-c", "%a %u", awsvault.LINK_LOCK).stdout == "600 0\n"
+    assert network.run("cat", awsvault.LINK_LOCK).stdout == "{}"
 
 
 @inside_a_network
@@ -152,7 +158,7 @@ def test_another_user_is_refused_and_http_stops_nothing(prod):
     script = f'for user in "" 65534 ""; do {sys.executable} -I -c "$0" $user; done'
     result = prod.run(*LINKED, "sh", "-c", script, ASK, check=0)
     mine, other, again = result.out.splitlines()
-    assert (mine, other, again) == ("HTTP/1.1 404", "closed", "HTTP/1.1 404")
+    assert (mine, other, again) == ("HTTP/1.1 404", "HTTP/1.1 403", "HTTP/1.1 404")
 
 
 @inside_a_network
@@ -160,9 +166,8 @@ def test_a_caller_that_ignores_its_children_is_no_hindrance(prod, network):
     def ignore():
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
-    result = prod.run(*LINKED, "cat", awsvault.LINK_LOCAL_STATE, preexec_fn=ignore, check=0)
-    wait_for_end(awsvault_state(result.out)["root"])
-    assert network.addresses() == []
+    prod.run(*LINKED, "true", preexec_fn=ignore, check=0)
+    assert network.settled() == []
 
 
 @inside_a_network
@@ -201,9 +206,9 @@ def test_a_service_that_answers_there_is_not_replaced(prod, network):
 @inside_a_network
 def test_an_address_that_somebody_left_is_used_and_left(prod, network):
     network.run("ip", "addr", "add", f"{ADDRESS}/24", "dev", "lo", check=True)
-    result = prod.run(*LINKED, "cat", awsvault.LINK_LOCAL_STATE, check=0)
-    wait_for_end(awsvault_state(result.out)["root"])
-    assert network.addresses() == ["lo", f"{ADDRESS}/24"]
+    result = prod.run(*LINKED, "true", check=0)
+    assert "it stays there" in result.err
+    assert network.settled() == ["lo", f"{ADDRESS}/24"]
 
 
 @inside_a_network
@@ -217,64 +222,66 @@ def test_an_address_of_another_device_is_not_taken(prod, network):
 
 
 @inside_a_network
-def test_what_a_killed_proxy_left_is_swept_at_the_next_start(prod, network):
-    first = prod.popen(*LINKED, "sh", "-c", f"cat {awsvault.LINK_LOCAL_STATE}; echo; read -r _end")
-    state = awsvault_state(first.stdout.readline())
-    os.kill(state["root"], signal.SIGKILL)
-    wait_for_end(state["server"])  # it does not outlive the one that cleans up after it
+def test_what_a_killed_helper_left_is_removed_by_the_next(prod, network):
+    first = prod.popen(*LINKED, "sh", "-c", "echo started; read -r _end")
+    assert first.stdout.readline() == "started\n"
+    (helper,) = network.processes("_link-local")
+    os.kill(helper, signal.SIGKILL)
+    wait_for_end(helper)
+    # The server goes on, and its address is nobody else's.
+    assert prod.run(*LINKED, "echo", "started").code == 1
     assert network.addresses() == ["lo", f"{ADDRESS}/32"]
-    second = prod.run(*LINKED, "cat", awsvault.LINK_LOCAL_STATE, check=0)
-    assert "left there" not in second.err
-    wait_for_end(awsvault_state(second.out)["root"])
-    assert network.addresses() == []
     first.communicate("\n", timeout=30)
+    assert network.settled() == ["lo", f"{ADDRESS}/32"]
+    second = prod.run(*LINKED, "true", check=0)
+    assert "stays there" not in second.err
+    assert network.settled() == []
 
 
 @inside_a_network
-def test_one_command_at_a_time_has_it(prod):
-    first = prod.popen(*LINKED, "sh", "-c", f"cat {awsvault.LINK_LOCAL_STATE}; echo; read -r _end")
-    state = awsvault_state(first.stdout.readline())
+def test_one_command_at_a_time_has_it(prod, network):
+    first = prod.popen(*LINKED, "sh", "-c", "echo started; read -r _end")
+    assert first.stdout.readline() == "started\n"
     second = prod.run(*LINKED, "echo", "started")
     assert (second.code, second.out) == (1, "")
-    assert f"{ADDRESS} serves process {first.pid}" in second.err
+    assert f"{ADDRESS} is in use by process {first.pid}" in second.err
     first.communicate("\n", timeout=30)
-    wait_for_end(state["root"])
+    assert network.settled() == []
+    prod.run(*LINKED, "true", check=0)
 
 
 @inside_a_network
-@pytest.mark.parametrize("how", ["--stop", "SIGTERM", "SIGINT", "SIGQUIT"])
-def test_a_proxy_that_was_started_by_hand_serves_until_it_is_stopped(how, prod, network):
-    proxy = prod.popen("proxy")
-    assert "serving" in proxy.stderr.readline()
-    for _ in range(2):
-        assert prod.run(*LINKED, *python(ASK), check=0).out.startswith("HTTP/1.")
-    assert prod.run("proxy").code == 1
-    assert network.addresses() == ["lo", f"{ADDRESS}/32"]
-    if how == "--stop":
-        assert prod.run("proxy", "--stop", check=0).out == "The link-local proxy is stopped.\n"
-    else:
-        os.kill(network.state()["root"], getattr(signal, how))
-    _, err = proxy.communicate(timeout=30)
-    assert (proxy.returncode, err) == (0, "")
-    assert network.addresses() == []
-    assert prod.run("proxy", "--stop", check=0).out == "No proxy is running.\n"
+def test_strict_peers_and_the_address(prod, network):
+    words = ["exec", "--ec2-server", "--link-local", "--strict-peer", "prod", "--"]
+    assert prod.run(*words, *python(ASK), check=0).out == "HTTP/1.1 404\n"
+    first = prod.popen(*words, "sh", "-c", "echo started; read -r _end")
+    assert first.stdout.readline() == "started\n"
+    outside = network.run(*python(ASK))
+    assert outside.stdout == "HTTP/1.1 403\n"
+    first.communicate("\n", timeout=30)
 
 
 @inside_a_network
-def test_it_runs_as_the_user_who_called_sudo_and_serves_him_alone(prod, network):
-    proxy = prod.popen("proxy", env={"SUDO_UID": "65534", "SUDO_GID": "65534"})
-    proxy.stderr.readline()
-    with open(f"/proc/{network.state()['server']}/status", encoding="ascii") as file:
-        status = file.read()
-    assert "Uid:\t65534\t65534\t65534\t65534" in status
-    assert "Gid:\t65534\t65534\t65534\t65534" in status
-    assert "Groups:\t \n" in status or "Groups:\t\n" in status
-    assert "CapEff:\t0000000000000000" in status
-    result = prod.run(*LINKED, "echo", "started")
-    assert (result.code, result.out) == (1, "")
-    assert "serves user 65534" in result.err
-    prod.run("proxy", "--stop", check=0)
-    proxy.communicate(timeout=30)
+def test_the_helper_serves_only_the_user_who_called_sudo(prod, network, tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "link"))
+    listener.listen()
+    prod.home.chmod(0o700)
+    for uid, says in (("65534", "is of user 0, not of user 65534"), ("x", "is no user's number")):
+        refused = prod.run("_link-local", tmp_path, env={"SUDO_UID": uid})
+        assert says in refused.err
+        assert network.addresses() == []
+
+
+@inside_a_network
+def test_a_caller_that_goes_away_leaves_nothing(prod, network, tmp_path):
+    assert "no such file" in prod.run("_link-local", tmp_path).err
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "link"))
+        listener.listen()
+        prod.run("_link-local", tmp_path, check=0)
+        assert network.addresses() == ["lo", f"{ADDRESS}/32"]
+    assert network.settled() == []
 
 
 @inside_a_network
@@ -289,7 +296,7 @@ def test_root_in_a_shell_of_sudo_s_is_root(prod):
 def slow_ip(network, tmp_path):
     """Let the program ip go on with `show` and end after `add` when the test has opened a FIFO."""
     path, fifo, real, slow = (
-        os.path.realpath(awsvault.address_tool()),
+        os.path.realpath(awsvault.address_tool(awsvault.World())),
         *(tmp_path / name for name in ("fifo", "real", "slow")),
     )
     os.mkfifo(fifo)
@@ -301,33 +308,33 @@ def slow_ip(network, tmp_path):
     )
     slow.chmod(0o755)
     network.run("mount", "--bind", str(slow), path, check=True)
-    yield fifo
+    # Open for both, so that no end of one writer is the end of all.
+    with open(fifo, "r+b", buffering=0) as asked:
+        yield asked
     network.run("umount", path)
 
 
 @inside_a_network
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_while_the_address_is_added_leaves_nothing(number, prod, network, slow_ip):
-    proxy = prod.popen("proxy")
+    process = prod.popen(*LINKED, "echo", "started")
     for _ in ("show", "add"):
-        slow_ip.read_text(encoding="ascii")
-    os.kill(proxy.pid, number)
-    proxy.communicate(timeout=30)
-    network.run("umount", os.path.realpath(awsvault.address_tool()))
-    assert network.addresses() == []
-    assert network.run("ls", awsvault.LINK_LOCAL_FOLDER).stdout == ""
+        slow_ip.read(1)
+    (helper,) = network.processes("_link-local")
+    os.kill(helper, number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, ""), err
+    network.run("umount", os.path.realpath(awsvault.address_tool(awsvault.World())))
+    assert network.settled() == []
+    assert network.run("cat", awsvault.LINK_LOCK).stdout == "{}"
 
 
 @inside_a_network
-def test_a_proxy_waits_while_another_starts(prod, network, slow_ip):
-    prod.popen("proxy")
-    with open(slow_ip, encoding="ascii") as asked:
-        asked.readline()
-    second = prod.popen("proxy")
-    deadline = time.monotonic() + 20
-    while f"-> FLOCK  ADVISORY  WRITE {second.pid} " not in Path("/proc/locks").read_text():
-        assert second.poll() is None
-        assert time.monotonic() < deadline
+def test_a_second_one_is_refused_while_the_first_starts(prod, slow_ip):
+    first = prod.popen(*LINKED, "echo", "started")
+    slow_ip.read(1)
+    assert f"{ADDRESS} is in use by process " in prod.run(*LINKED, "echo", "started").err
+    os.killpg(first.pid, signal.SIGKILL)
 
 
 # -- without a network -----------------------------------------------------------------
@@ -357,77 +364,66 @@ class Ordinary(awsvault.World):
 
 def test_root_is_needed():
     world = Ordinary()
-    assert awsvault.main(["proxy"], world) == 1
+    assert awsvault.main(["_link-local", "/nowhere"], world) == 1
     assert world.said == [
-        "error: proxy needs root, to add an address",
-        "hint: sudo awsvault proxy",
+        "error: root alone can add an address",
+        "hint: exec --link-local starts this itself",
     ]
     assert world.ran == []
 
 
-def test_sudo_runs_it_isolated_and_asks_nobody_where_nobody_can_be_asked():
-    world = Ordinary()
-    awsvault.start_proxy(world, awsvault.Life(12, "34"), any_user=False)
+def test_sudo_runs_it_isolated_and_asks_nobody_where_nobody_can_be_asked(home):
+    world = Ordinary(1, "sudo: a password is required\n")
+    folder = str(home / "run")
+    awsvault.World().private_folder(folder)
+    with pytest.raises(awsvault.AwsVaultError, match="can't be had from root: sudo: a password is required"):
+        awsvault.borrow_link_local(world, folder)
     assert world.ran == [
-        ["sudo", "-n", "--", sys.executable, "-I", str(PROGRAM), "proxy", "--until", "12-34"]
+        ["sudo", "-n", "--", sys.executable, "-I", str(PROGRAM), "_link-local", folder]
     ]
 
 
-def test_why_sudo_failed_is_said():
-    world = Ordinary(1, "sudo: a password is required\n")
-    with pytest.raises(awsvault.AwsVaultError, match="did not start: sudo: a password is required"):
-        awsvault.start_proxy(world, awsvault.Life(12, "34"), any_user=False)
+CONNECT = """
+import os, socket, struct, sys
+os.setgid(65534); os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    right = struct.pack("i", client.fileno())
+    client.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, right)])
+"""
 
 
-def test_a_client_that_says_nothing_more_gets_what_is_passed_on():
-    relay = awsvault.Relay(awsvault.World(), None, None, None)
-    relay.free.acquire()
-    theirs, ours = socket.socketpair()
-    with socket.create_server(("127.0.0.1", 0)) as server, theirs:
-        port = server.getsockname()[1]
-        passing = threading.Thread(target=relay._pass_on, args=(ours, port))
-        passing.start()
-        theirs.sendall(b"question")
-        theirs.shutdown(socket.SHUT_WR)
-        with server.accept()[0] as connection:
-            assert b"".join(iter(lambda: connection.recv(100), b"")) == b"question"
-            connection.sendall(b"answer")
-        assert b"".join(iter(lambda: theirs.recv(100), b"")) == b"answer"
-        passing.join(20)
-        assert not passing.is_alive()
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's process needs root")
+def test_a_socket_that_another_user_hands_over_is_not_taken(tmp_path):
+    path = f"{tmp_path}/link"
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        os.chmod(path, 0o777)
+        for folder in (tmp_path, *tmp_path.parents[:-2]):
+            folder.chmod(0o755)
+        door.listen()
+        subprocess.run([*python(CONNECT), path], check=True, timeout=30)
+        with pytest.raises(awsvault.AwsVaultError, match="is not root's helper"):
+            awsvault.World().receive_socket(door)
 
 
-def test_who_may_look_into_the_folder_can_t_hold_the_proxy_up(tmp_path, monkeypatch):
-    folder = tmp_path / "awsvault"
-    folder.mkdir()
-    monkeypatch.setattr(awsvault, "LINK_LOCAL_FOLDER", str(folder))
-    held = os.open(folder, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    with awsvault.proxy_lock(awsvault.World()):
-        assert (tmp_path / "awsvault.lock").stat().st_mode & 0o777 == 0o600
-    os.close(held)
+def test_a_helper_that_says_nothing_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(awsvault, "SOCKET_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(f"{tmp_path}/link")
+        door.listen()
+        with pytest.raises(awsvault.AwsVaultError, match="root's helper says nothing"):
+            awsvault.World().receive_socket(door)
 
 
-def test_state_that_not_root_wrote_is_nobody_s(tmp_path, monkeypatch):
-    path = tmp_path / "link-local.json"
-    path.write_bytes(
-        awsvault.ProxyState(0, awsvault.Life(1, "1"), awsvault.Life(1, "1"), True).to_json()
-    )
-    monkeypatch.setattr(awsvault, "LINK_LOCAL_FOLDER", str(tmp_path))
-    monkeypatch.setattr(awsvault, "LINK_LOCAL_STATE", str(path))
-    world = awsvault.World()
-    monkeypatch.setattr(world, "is_root_s", lambda name: name == str(tmp_path))
-    assert awsvault.read_proxy_state(world) is None
-    monkeypatch.setattr(world, "is_root_s", lambda name: True)
-    assert awsvault.read_proxy_state(world).alias is True
-    path.write_text("{")
-    assert awsvault.read_proxy_state(world) is None
+def test_the_proxy_of_aws_vault_is_named(cli):
+    for name in ("proxy", "server"):
+        assert "exec --link-local starts its own" in cli.run(name).err
 
 
 USAGE = [
     (["--link-local"], "--link-local is about a server"),
     (["--link-local", "--ecs-server"], "--link-local is about instance metadata"),
-    (["--link-local", "--ec2-server", "--strict-peer"], "can't be with --strict-peer"),
 ]
 
 
@@ -437,6 +433,3 @@ def test_flags_that_can_t_be_together(flags, said, cli):
     assert result.code == 2
     assert said in result.err
 
-
-def test_until_is_a_process(cli):
-    assert cli.run("proxy", "--until", "1;x").code == 2

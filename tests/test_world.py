@@ -180,7 +180,6 @@ def test_every_lock_names_what_its_holder_does(world):
     mfa = awsvault.Mfa("arn:aws:iam::111111111111:mfa/jon", "")
     device = awsvault.MfaCodes(world, None, "").lock(mfa)
     assert device.doing == "using the MFA device arn:aws:iam::111111111111:mfa/jon"
-    assert awsvault.proxy_lock(world).doing == "looking after 169.254.169.254"
 
 
 def test_many_processes_take_turns(world, home):
