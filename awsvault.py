@@ -959,9 +959,11 @@ class Alarm:
         signal.signal(signal.SIGALRM, self.previous)
 
 
-def handle_signals(numbers: Iterable[int], handler: Callable[[int, Any], object]) -> dict[int, Any]:
-    """Have signals handled, but for those that are ignored, as nohup has it; return what handled
-    them before. Only a process's first thread can: in others nothing is handled."""
+def handle_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> dict[int, Any]:
+    """Have the signals that end a process handled, but for those that are ignored, as nohup has it;
+    return what handled them before. Only a process's first thread can: in others nothing is
+    handled."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     try:
         return {number: signal.signal(number, handler) for number in heeded}
@@ -990,8 +992,7 @@ class RaisedSignals:
         self.pending = 0
 
     def __enter__(self) -> Self:
-        numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
-        self.previous = handle_signals(numbers, self._end)
+        self.previous = handle_signals(self._end)
         return self
 
     def _end(self, number: int, frame: Any) -> None:
@@ -2447,8 +2448,7 @@ class World:
 
     def send_socket(self, connection: socket.socket, sock: socket.socket) -> None:
         """Hand a socket to the process at the other end (OSError)."""
-        right = struct.pack("i", sock.fileno())
-        connection.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, right)])
+        socket.send_fds(connection, [b"."], [sock.fileno()])
 
     def receive_socket(self, door: socket.socket) -> tuple[socket.socket, socket.socket]:
         """Return the socket that root hands to this process, and root's connection
@@ -2457,12 +2457,12 @@ class World:
             door.settimeout(SOCKET_SECONDS)
             connection, _ = door.accept()
             connection.settimeout(SOCKET_SECONDS)
-            _, told, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(4))
+            _, fds, _, _ = socket.recv_fds(connection, 1, 1)
         except OSError as error:
             raise AwsVaultError(f"root's helper says nothing: {os_reason(error)}") from None
-        if self.peer(connection)[1] not in (0, -1) or not told:
+        if self.peer(connection)[1] not in (0, -1) or not fds:
             raise AwsVaultError("what answers is not root's helper")
-        return socket.socket(fileno=struct.unpack("i", told[0][2])[0]), connection
+        return socket.socket(fileno=fds[0]), connection
 
     def wait_for_close(self, connection: socket.socket) -> None:
         """Wait until the other end of a connection is closed, if only by its process's end."""
@@ -2478,7 +2478,9 @@ class World:
         return self.peer(connection)[1] in (self.uid(), -1)
 
     def fork_detached(self, work: Callable[[], object], keep: Iterable[int]) -> None:
-        """Run ``work()`` in a child in a session of its own, with no descriptors but ``keep``."""
+        """Run ``work()`` in a child in a session of its own, with no descriptors but ``keep``. From
+        here on both ignore the signals that would end them: the work is done to its end."""
+        handle_signals(signal.SIG_IGN)
         if os.fork() == 0:
             # Whatever happens, nothing of the caller's may run a second time in here.
             try:
@@ -8509,9 +8511,11 @@ class LinkLocal:
             left = LinkNote()
         if self.fd < 0:
             raise AwsVaultError(
-                f"{LINK_LOCAL} is in use by process {left.pid}",
+                f"{LINK_LOCAL} is in use by "
+                + (f"process {left.pid}" if left.pid else "another process"),
                 "one command at a time can have it: try --ec2-server alone",
             )
+        self._write(self.note.replace(added=left.added))
         refuse_real_metadata(self.world)
         there = has_alias(self.world)
         # Without a clean end, what the last one added is ours to remove.
@@ -8555,11 +8559,8 @@ class LinkLocal:
         own."""
 
         def wait() -> None:
-            try:
-                with RaisedSignals():
-                    self.world.wait_for_close(connection)
-            finally:
-                self.give_back()
+            self.world.wait_for_close(connection)
+            self.give_back()
 
         self.world.fork_detached(wait, [self.fd, connection.fileno()])
         self.fd = -1

@@ -133,6 +133,51 @@ def python(code, *words):
     return [sys.executable, "-c", code, *words]
 
 
+class HeldIp:
+    """The program ip in a network, which stops in one of its subcommands until go()."""
+
+    def __init__(self, network, folder):
+        self.network, self.folder = network, folder
+        self.path = os.path.realpath(awsvault.address_tool(awsvault.World()))
+        shutil.copy(self.path, folder / "real")
+        # Open for both, so that nobody waits for another end that has gone.
+        self.ends = []
+        for name in ("asked", "go"):
+            os.mkfifo(folder / name)
+            self.ends.append(os.open(folder / name, os.O_RDWR))
+
+    def hold(self, subcommand, *, done=False):
+        """Stop before that is carried out, or when it is done."""
+        stop = (
+            f'case " $* " in *" {subcommand} "*) '
+            f"echo >{self.folder}/asked; read -r _go <{self.folder}/go;; esac\n"
+        )
+        steps = [stop, f'{self.folder}/real "$@" || exit\n']
+        script = self.folder / "ip"
+        script.write_text("#!/bin/sh\n" + "".join(steps[::-1] if done else steps), encoding="utf-8")
+        script.chmod(0o755)
+        self.network.run("mount", "--bind", str(script), self.path, check=True)
+
+    def wait(self):
+        """Wait until it has stopped."""
+        assert select.select(self.ends[:1], [], [], 30)[0], "nobody has called ip"
+
+    def go(self):
+        os.write(self.ends[1], b"\n")
+
+    def close(self):
+        self.go()
+        for fd in self.ends:
+            os.close(fd)
+
+
+@pytest.fixture
+def ip(network, tmp_path):
+    held = HeldIp(network, tmp_path)
+    yield held
+    held.close()
+
+
 @inside_a_network
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
 def test_boto3_that_insists_on_the_address(proxy, prod, fake_aws):
@@ -239,6 +284,23 @@ def test_what_a_killed_helper_left_is_removed_by_the_next(prod, network):
 
 
 @inside_a_network
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_the_loan_ends_with_the_server_not_by_a_signal(number, prod, network, ip):
+    """At a logout both get signals; the address goes whichever of them is first."""
+    ip.hold("del")
+    first = prod.popen(*LINKED, "sh", "-c", "echo started; read -r _end")
+    assert first.stdout.readline() == "started\n"
+    (helper,) = network.processes("_link-local")
+    os.kill(helper, number)
+    first.communicate("\n", timeout=30)
+    ip.wait()
+    os.kill(helper, number)
+    ip.go()
+    assert network.settled() == []
+    assert network.run("cat", awsvault.LINK_LOCK).stdout == "{}"
+
+
+@inside_a_network
 def test_one_command_at_a_time_has_it(prod, network):
     first = prod.popen(*LINKED, "sh", "-c", "echo started; read -r _end")
     assert first.stdout.readline() == "started\n"
@@ -292,49 +354,30 @@ def test_root_in_a_shell_of_sudo_s_is_root(prod):
     assert result.out.startswith("HTTP/1.")
 
 
-@pytest.fixture
-def slow_ip(network, tmp_path):
-    """Let the program ip go on with `show` and end after `add` when the test has opened a FIFO."""
-    path, fifo, real, slow = (
-        os.path.realpath(awsvault.address_tool(awsvault.World())),
-        *(tmp_path / name for name in ("fifo", "real", "slow")),
-    )
-    os.mkfifo(fifo)
-    shutil.copy(path, real)
-    slow.write_text(
-        f'#!/bin/sh\ncase " $* " in *" show "*) echo >{fifo};; esac\n{real} "$@" || exit\n'
-        f'case " $* " in *" add "*) echo >{fifo}; exec sleep 60;; esac\n',
-        encoding="utf-8",
-    )
-    slow.chmod(0o755)
-    network.run("mount", "--bind", str(slow), path, check=True)
-    # Open for both, so that no end of one writer is the end of all.
-    with open(fifo, "r+b", buffering=0) as asked:
-        yield asked
-    network.run("umount", path)
-
-
 @inside_a_network
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_while_the_address_is_added_leaves_nothing(number, prod, network, slow_ip):
+def test_a_signal_while_the_address_is_added_leaves_nothing(number, prod, network, ip):
+    ip.hold("add", done=True)
     process = prod.popen(*LINKED, "echo", "started")
-    for _ in ("show", "add"):
-        slow_ip.read(1)
+    ip.wait()
+    assert network.addresses() == ["lo", f"{ADDRESS}/32"]
     (helper,) = network.processes("_link-local")
     os.kill(helper, number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (1, ""), err
-    network.run("umount", os.path.realpath(awsvault.address_tool(awsvault.World())))
     assert network.settled() == []
     assert network.run("cat", awsvault.LINK_LOCK).stdout == "{}"
 
 
 @inside_a_network
-def test_a_second_one_is_refused_while_the_first_starts(prod, slow_ip):
+def test_a_second_one_is_refused_while_the_first_starts(prod, network, ip):
+    ip.hold("show")
     first = prod.popen(*LINKED, "echo", "started")
-    slow_ip.read(1)
-    assert f"{ADDRESS} is in use by process " in prod.run(*LINKED, "echo", "started").err
-    os.killpg(first.pid, signal.SIGKILL)
+    ip.wait()
+    second = prod.run(*LINKED, "echo", "started")
+    assert f"{ADDRESS} is in use by process {first.pid}\n" in second.err
+    ip.go()
+    assert first.communicate(timeout=30)[0] == "started\n"
 
 
 # -- without a network -----------------------------------------------------------------
