@@ -16,6 +16,7 @@ import pytest
 
 import awsvault
 from tests.conftest import PROGRAM
+from tests.test_two_users import READING, become, can_become
 
 HOUSE = """
 set -e
@@ -116,10 +117,13 @@ print(session.get_credentials().method, session.get_credentials().access_key)
 """
 ASK = f"""
 import socket, sys
-if len(sys.argv) > 1:
+user, source = (*sys.argv[1:], "", "")[:2]
+if user:
     import os
-    os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+    os.setgroups([]); os.setgid(int(user)); os.setuid(int(user))
 with socket.socket() as client:
+    if source:
+        client.bind((source, 0))
     client.connect(("{ADDRESS}", 80))
     client.sendall(b"GET /stop HTTP/1.1\\r\\nHost: {ADDRESS}\\r\\n\\r\\n")
     try:
@@ -204,6 +208,17 @@ def test_another_user_is_refused_and_http_stops_nothing(prod):
     result = prod.run(*LINKED, "sh", "-c", script, ASK, check=0)
     mine, other, again = result.out.splitlines()
     assert (mine, other, again) == ("HTTP/1.1 404", "HTTP/1.1 403", "HTTP/1.1 404")
+
+
+@inside_a_network
+@pytest.mark.parametrize("flags", [[], ["--imds-any-user"]])
+def test_who_comes_from_another_address_is_refused(flags, prod, network):
+    """The kernel lets a client of this host come from 169.254.169.254 unless it has chosen another."""
+    network.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo", check=True)
+    command = [*LINKED[:-2], *flags, *LINKED[-2:]]
+    script = f'for source in "" 192.0.2.1 127.0.0.1; do {sys.executable} -I -c "$0" "" $source; done'
+    result = prod.run(*command, "sh", "-c", script, ASK, check=0)
+    assert result.out.splitlines() == ["HTTP/1.1 404", "HTTP/1.1 403", "HTTP/1.1 403"]
 
 
 @inside_a_network
@@ -343,6 +358,44 @@ def test_a_caller_that_goes_away_leaves_nothing(prod, network, tmp_path):
         listener.listen()
         prod.run("_link-local", tmp_path, check=0)
         assert network.addresses() == ["lo", f"{ADDRESS}/32"]
+    assert network.settled() == []
+
+
+USER = 61011
+SUDO = """#!/bin/sh
+printf '%s\\n' "$@" >{0}/asked
+read -r status <{0}/status
+exit "$status"
+"""
+
+
+@inside_a_network
+@pytest.mark.skipif(not can_become(), reason="becoming another user is root's")
+def test_a_user_s_server_refuses_even_root(prod, network, tmp_path):
+    """With a stand-in for sudo, for which the test does as root what it is told."""
+    sudo, asked, status = (tmp_path / name for name in ("sudo", "asked", "status"))
+    sudo.write_text(SUDO.format(tmp_path), encoding="utf-8")
+    sudo.chmod(0o755)
+    for path in (asked, status):
+        os.mkfifo(path)
+        os.chown(path, USER, USER)
+    for path in [prod.home, *prod.home.rglob("*")]:
+        os.chown(path, USER, USER)
+    prod.program[len(network.enter) : 0] = become(USER, *READING)
+    path = f"{tmp_path}:{prod.environ['PATH']}"
+    script = f'{sys.executable} -I -c "$0"; echo started; read -r _end'
+    first = prod.popen(*LINKED, "sh", "-c", script, ASK, env={"PATH": path})
+    flag, dashes, *command = asked.read_text(encoding="utf-8").splitlines()
+    assert (flag, dashes) == ("-n", "--")
+    done = network.run("env", "-i", f"SUDO_UID={USER}", *command)
+    assert done.returncode == 0, done.stderr
+    status.write_text("0\n", encoding="ascii")
+    assert first.stdout.readline() == "HTTP/1.1 404\n"
+    assert first.stdout.readline() == "started\n"
+    (server,) = network.processes("_serve")
+    assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n" in Path(f"/proc/{server}/status").read_text()
+    assert network.run(*python(ASK)).stdout == "HTTP/1.1 403\n"
+    first.communicate("\n", timeout=30)
     assert network.settled() == []
 
 
