@@ -8510,9 +8510,9 @@ class LinkLocal:
         except ValueError:
             left = LinkNote()
         if self.fd < 0:
+            owned = f"{LINK_LOCAL} is in use by process {left.pid}"
             raise AwsVaultError(
-                f"{LINK_LOCAL} is in use by "
-                + (f"process {left.pid}" if left.pid else "another process"),
+                owned if left.pid else f"{LINK_LOCAL} is in use by another process",
                 "one command at a time can have it: try --ec2-server alone",
             )
         self._write(self.note.replace(added=left.added))
