@@ -133,7 +133,7 @@ BUS_PROBE_SECONDS = 0.3
 BUS_ATTEMPTS = 5
 
 EXIT_USAGE = 2
-EXIT_NEEDS_PERSON = 3
+EXIT_NEEDS_USER = 3
 EXIT_BUG = 70
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
@@ -142,7 +142,7 @@ EXIT_BROKEN_PIPE = 141
 
 
 class AwsVaultError(Exception):
-    """What went wrong, for a person: one line, at most one hint, and an exit code."""
+    """What went wrong, for the user: one line, at most one hint, and an exit code."""
 
     exit_code = 1
 
@@ -164,10 +164,10 @@ class ConfigError(UsageError):
     """The AWS config file can't be read, or says what can't be."""
 
 
-class NeedsPerson(AwsVaultError):
-    """This process would have to ask a person, and can't."""
+class NeedsUser(AwsVaultError):
+    """This process would have to ask the user, and can't."""
 
-    exit_code = EXIT_NEEDS_PERSON
+    exit_code = EXIT_NEEDS_USER
 
 
 class BadText(ValueError):
@@ -187,9 +187,9 @@ class ItemNotFound(KeystoreError):
 
 
 class LockedKeystore(KeystoreError):
-    """A keystore is locked, and only a person, who can't be asked here, can unlock it."""
+    """A keystore is locked, and only the user, who can't be asked here, can unlock it."""
 
-    exit_code = EXIT_NEEDS_PERSON
+    exit_code = EXIT_NEEDS_USER
 
 
 class WrongPassphrase(KeystoreError):
@@ -231,7 +231,7 @@ BIDI_CONTROLS = frozenset(
 
 
 def is_control(character: str) -> bool:
-    """Tell whether a character moves the cursor, hides text or turns its direction."""
+    """Return True if a character moves the cursor, hides text or turns its direction."""
     return (
         character < " "
         or "\x7f" <= character <= "\x9f"
@@ -618,7 +618,7 @@ class SessionKey(Value):
 
 
 def is_old_session(name: str) -> bool:
-    """Tell whether a name is one of aws-vault's older session forms, which its newer versions
+    """Return True if a name is one of aws-vault's older session forms, which its newer versions
     delete."""
     if "session" not in name:
         return False  # without three patterns, which are to be compiled at each start
@@ -647,7 +647,7 @@ def journal_profile(name: str) -> str:
 
 
 def is_credential_name(name: str) -> bool:
-    """Tell whether a stored name is a profile's, not a session's or an SSO token's."""
+    """Return True if a stored name is a profile's, not a session's or an SSO token's."""
     return not (name.startswith(TOKEN_PREFIX) or SessionKey.parse(name) or is_old_session(name))
 
 
@@ -702,7 +702,7 @@ def parse_duration(text: str, *, bare_seconds: bool = False) -> datetime.timedel
 
 
 def is_zero_duration(text: str) -> bool:
-    """Tell whether a text is a duration of nothing, such as ``0`` or ``0s``."""
+    """Return True if a text is a duration of nothing, such as ``0`` or ``0s``."""
     try:
         return not parse_duration(text)
     except ValueError:
@@ -884,7 +884,7 @@ MAX_OPEN_FOLDERS = 2  # a file is renamed from one to the other
 
 
 class HolderInfo(Value):
-    """What a lock file says of its holder, and of the last attempt that AWS or a person refused."""
+    """What a lock file says of its holder, and of the last attempt that AWS or the user refused."""
 
     pid: int = 0
     terminal: str = ""
@@ -903,14 +903,14 @@ class HolderInfo(Value):
         return info if 0 < info.exit_code < 256 else cls(refusals=sys.maxsize)
 
 
-class Life(Value):
+class ProcessIdentity(Value):
     """A process: its id, and its start time, which tells it from a later one with this id."""
 
     pid: int
     started: str
 
     @classmethod
-    def parse(cls, text: str) -> Life:
+    def parse(cls, text: str) -> ProcessIdentity:
         """Read ``PID-START``; ValueError otherwise."""
         pid, _, started = text.partition("-")
         if not (started.isascii() and started.isalnum() and len(started) < 40):
@@ -920,8 +920,8 @@ class Life(Value):
     def __str__(self) -> str:
         return f"{self.pid}-{self.started}"
 
-    def lasts(self, world: World) -> bool:
-        """Tell whether it has not ended."""
+    def is_alive(self, world: World) -> bool:
+        """Return True if it has not ended."""
         return world.process_started(self.pid) in (self.started, HIDDEN)
 
 
@@ -1077,7 +1077,7 @@ class Lock:
         if (
             self.shared_refusals
             and isinstance(error, AwsVaultError)
-            and not isinstance(error, NeedsPerson)
+            and not isinstance(error, NeedsUser)
         ):
             self._write(
                 self.info.replace(
@@ -1132,7 +1132,7 @@ class Lock:
         held = os.fstat(fd)
         if held.st_uid != self.world.uid():
             os.close(fd)
-            raise AwsVaultError(f"{printable(path)} belongs to somebody else", "remove it")
+            raise AwsVaultError(f"{printable(path)} belongs to another user", "remove it")
         try:
             named = self.world.stat_own(path)
         except FileNotFoundError:
@@ -1173,7 +1173,7 @@ class OwnFolders:
         """Return the descriptor of a folder that is this user's alone; ``make`` makes what is
         missing, 0700. FileNotFoundError where it is missing, AwsVaultError for any other reason."""
         if not path:
-            # What abspath() takes for the working folder, whose files are nobody's leftovers.
+            # What abspath() takes for the working folder, whose files are not ours to sweep.
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         path = os.path.abspath(path)
         fd = self._open.pop(path, -1)
@@ -1345,7 +1345,7 @@ class World:
         self._write_all(1, text.encode("utf-8", "surrogateescape"))
 
     def say(self, text: str) -> None:
-        """Write one line for the person to standard error; where it can't be read, work goes on."""
+        """Write one line for the user to standard error; where it can't be read, work goes on."""
         try:
             self._write_all(2, f"awsvault: {text}\n".encode("utf-8", "surrogateescape"))
         except OSError:
@@ -1392,7 +1392,7 @@ class World:
     # -- folders ----------------------------------------------------------
 
     def home(self) -> str:
-        """Return the person's home folder, which may be somebody else's (sudo): read there, don't
+        """Return the user's home folder, which may be another user's (sudo): read there, don't
         write."""
         home = self.environ.get("HOME", "")
         if home:
@@ -1619,8 +1619,7 @@ class World:
     def write_atomic(
         self, path: str, data: bytes, scratch: str, *, keep_mode: bool = False
     ) -> None:
-        """Replace a file whole: readers, and whoever comes after a crash, see the old or the new
-        one.
+        """Replace a file whole: readers, also those after a crash, see the old or the new one.
 
         ``scratch`` is a folder on the same device; its leftovers of earlier crashes are swept. The
         new one is private, or with ``keep_mode`` as the old one was.
@@ -1721,7 +1720,7 @@ class World:
             os.close(fd)
 
     def _sweep(self, scratch: str) -> None:
-        # An hour is longer than any write, so a younger file may still be somebody's.
+        # An hour is longer than any write, so a younger file may still be in use.
         oldest = self.now().timestamp() - 3600
         for name in self.list_folder(scratch):
             path = os.path.join(scratch, name)
@@ -1771,7 +1770,7 @@ class World:
         """Run a program in the scrubbed environment for at most ``timeout`` seconds.
 
         ``environ`` adds to the environment, and removes what is None. ``on_terminal`` connects
-        standard input and error to the terminal, if there is one, so that it can ask a person;
+        standard input and error to the terminal, if there is one, so that it can ask the user;
         with ``no_terminal`` it can't open any. ToolError if it can't be started or takes too long
         (ToolMissing, ToolTimeout).
         """
@@ -1827,7 +1826,7 @@ class World:
                 os.close(terminal)
 
     def has_program(self, name: str) -> bool:
-        """Tell whether a program is on PATH."""
+        """Return True if a program is on PATH."""
         try:
             self.find_program(name)
         except AwsVaultError:
@@ -1925,7 +1924,7 @@ class World:
     # -- terminal -------------------------------------------------------------
 
     def can_show(self) -> bool:
-        """Tell whether a person can be asked in a window."""
+        """Return True if the user can be asked in a window."""
         if not self.may_ask:
             return False
         if sys.platform == "darwin":
@@ -1942,7 +1941,7 @@ class World:
             return -1
 
     def can_ask(self) -> bool:
-        """Tell whether a person can be asked on the controlling terminal."""
+        """Return True if the user can be asked on the controlling terminal."""
         fd = self.open_terminal()
         if fd >= 0:
             os.close(fd)
@@ -1958,7 +1957,7 @@ class World:
         return ""
 
     def is_terminal(self, fd: int) -> bool:
-        """Tell whether a descriptor is a terminal."""
+        """Return True if a descriptor is a terminal."""
         return os.isatty(fd)
 
     def ask(
@@ -1975,8 +1974,8 @@ class World:
         Under quiet_terminal() no typing is shown: a line that is not ``hidden`` is shown when it is
         whole, if it is what may be ``shown``, since it may be what was meant for another question.
 
-        ``instead`` names the flag or variable that does without a person; it is the hint of
-        NeedsPerson, raised at once where nobody can be asked. After ``timeout`` seconds
+        ``instead`` names the flag or variable that does without the user; it is the hint of
+        NeedsUser, raised at once where nobody can be asked. After ``timeout`` seconds
         AwsVaultError. The terminal is as it was afterwards, also after Ctrl-C.
         """
         fd = self.open_terminal()
@@ -1986,7 +1985,7 @@ class World:
                 if not self.may_ask
                 else "there is no terminal to ask on"
             )
-            raise NeedsPerson(f"{question}: {why}", instead)
+            raise NeedsUser(f"{question}: {why}", instead)
         try:
             answer = self._ask_on(fd, question, hidden or self.quiet, timeout)
             if self.quiet and not hidden and shown(answer.reveal()):
@@ -2157,7 +2156,7 @@ class World:
         environ: Mapping[str, str],
         descriptors: Sequence[int] = (),
     ) -> None:
-        """Start ``what``, a program of ours that is nobody's child, in a session of its own;
+        """Start ``what``, a program of ours whose parent is init, in a session of its own;
         AwsVaultError if it can't be started.
 
         It reads ``stdin``, and gets the descriptors as 3, 4 and so on, and nothing else of what is
@@ -2241,7 +2240,7 @@ class World:
         try:
             os.waitpid(pid, 0)
         except ChildProcessError:
-            pass  # whoever started us has SIGCHLD ignored; it has ended all the same
+            pass  # our parent ignores SIGCHLD, and so do we; it has ended all the same
 
     def allow_descriptors(self, count: int) -> int:
         """Let this process have so many descriptors open, or as many as it may; return how many
@@ -2257,7 +2256,7 @@ class World:
             return allowed  # a sandbox may refuse prlimit; EPERM is a ValueError
         return wanted
 
-    def harden(self, *, die_with_parent: bool = False) -> None:
+    def forbid_memory_access(self, *, die_with_parent: bool = False) -> None:
         """Let no other process of this user read this one's memory; ``die_with_parent`` also ends
         it with its parent.
 
@@ -2326,8 +2325,8 @@ class World:
             return False
         return False
 
-    def open_notice_board(self) -> int:
-        """Open the terminal, or what takes anything, for writing only, to tell the person something
+    def open_terminal_for_notices(self) -> int:
+        """Open the terminal, or what takes anything, for writing only, to tell the user something
         later.
 
         It is never waited for: what a stopped terminal does not take is lost.
@@ -2345,11 +2344,11 @@ class World:
         except OSError:
             return
 
-    def life(self, pid: int | None = None) -> Life:
+    def life(self, pid: int | None = None) -> ProcessIdentity:
         """Return what a running process is known by; by default this one, which is the command once
         that has replaced us."""
         pid = os.getpid() if pid is None else pid
-        return Life(pid, self.process_started(pid))
+        return ProcessIdentity(pid, self.process_started(pid))
 
     def process_started(self, pid: int) -> str:
         """Return what tells a process from a later one with the same id; "" if there is none."""
@@ -2493,10 +2492,10 @@ class World:
                 os._exit(1)
             os._exit(0)
 
-    def wait_for_end(self, process: Life) -> None:
+    def wait_for_end(self, process: ProcessIdentity) -> None:
         """Wait until a process has ended."""
         end = self.ending_descriptor(process.pid)
-        while process.lasts(self):  # else that is another's descriptor
+        while process.is_alive(self):  # else that is another's descriptor
             self.wait_readable([end], LOOK_SECONDS if end >= 0 else 1.0)
 
     def start_thread(self, work: Callable[[], object]) -> None:
@@ -2522,7 +2521,7 @@ class World:
 
     def make_run_folder(self) -> str:
         """Make the folder, 0700, of files that go when this process, or its command, has ended."""
-        name = f"{self.life()}.{self._process_space()}"
+        name = f"{self.life()}.{self._pid_namespace_id()}"
         problem = ""
         for root in self._run_roots():
             try:
@@ -2538,7 +2537,7 @@ class World:
             "set HOME to a folder of your own",
         )
 
-    def _process_space(self) -> str:
+    def _pid_namespace_id(self) -> str:
         # A home can be shared by containers or hosts, where an id of ours is another process's.
         try:
             boot = self.read_file("/proc/sys/kernel/random/boot_id", 100).decode()
@@ -2575,7 +2574,7 @@ class World:
     def sweep_run_folders(self) -> None:
         """Remove the folders whose process has ended without their removal, of those processes that
         can be seen from here."""
-        space = self._process_space()
+        space = self._pid_namespace_id()
         for root in self._run_roots():
             try:
                 names = os.listdir(self.folders.open(root))
@@ -2584,7 +2583,7 @@ class World:
             for name in names:
                 life, _, mark = name.partition(".")
                 try:
-                    if mark == space and not Life.parse(life).lasts(self):
+                    if mark == space and not ProcessIdentity.parse(life).is_alive(self):
                         self.remove_run_folder(os.path.join(root, name))
                 except ValueError:
                     continue  # not one of ours
@@ -2765,7 +2764,7 @@ def unwrap_item(key: str, text: Secret, file_name: str = "") -> Item:
     if "key" in members and wrapped.key not in (key, file_name or key):
         raise DamagedItem(
             f"stored item {printable(key)!r} is damaged: it was stored as "
-            f"{printable(wrapped.key)!r}, and somebody renamed it"
+            f"{printable(wrapped.key)!r}, and was renamed"
         )
     trusted = not wrapped.keychainnottrustapplication
     return Item(key, Secret(data), wrapped.label, wrapped.description, trusted)
@@ -2790,7 +2789,7 @@ class Keystore:
         raise NotImplementedError
 
     def keys(self) -> list[str]:
-        """Return the names of all items; a locked store may ask a person to unlock it."""
+        """Return the names of all items; a locked store may ask the user to unlock it."""
         raise NotImplementedError
 
     def own(self, names: Iterable[str]) -> list[str]:
@@ -2977,12 +2976,12 @@ class Passphrase:
         return True
 
     def get(self, vault: str, *, new: bool) -> Secret:
-        """Return it. A person types it twice for a ``new`` vault, where an empty one is refused
+        """Return it. The user types it twice for a ``new`` vault, where an empty one is refused
         (UsageError)."""
         if new and self._is_empty() and self.source == PASSPHRASE_VARIABLE:
             self.given = None
         if self.given is None:
-            self.given = self._from_command() if self.command else self._from_person(vault, new)
+            self.given = self._from_command() if self.command else self._from_user(vault, new)
         if new and not self.given:
             raise UsageError("an empty passphrase would protect nothing", "choose one")
         return self.given
@@ -3020,7 +3019,7 @@ class Passphrase:
             )
         return result.output.without_newline()
 
-    def _from_person(self, vault: str, new: bool) -> Secret:
+    def _from_user(self, vault: str, new: bool) -> Secret:
         def ask(question: str) -> Secret:
             rest = max(self.ends - self.world.monotonic(), 1)
             terminal = ", or run in a terminal" if self.world.may_ask else ""
@@ -3188,7 +3187,7 @@ class FileKeystore(Keystore):
         )
 
     def has_items(self) -> bool:
-        """Tell whether there is any item, also a damaged one; a file whose name begins with a dot
+        """Return True if there is any item, also a damaged one; a file whose name begins with a dot
         must be one."""
         return any(not key.startswith(".") or self._peek(key) for key in self.keys())
 
@@ -3205,7 +3204,7 @@ class FileKeystore(Keystore):
 
     def _remember(self, jwe: Jwe) -> None:
         # Only a salt inside a header that our own key has just authenticated may be used again:
-        # whoever plants an item must not choose our salt.
+        # a planted item must not choose our salt.
         if jwe.iterations == self.iterations and len(jwe.salt) >= 12:
             self._proven_salt = jwe.salt
 
@@ -3261,7 +3260,7 @@ class FileKeystore(Keystore):
     def _open_any(self, items: Sequence[Jwe], passphrase: Secret) -> int:
         """Return 0 if the passphrase opens one of some items, else how many were tried.
 
-        Somebody may have planted slow ones: the derivations are bounded, and those that open most
+        There may be planted slow ones: the derivations are bounded, and those that open most
         items come first, since all of ours share one.
         """
         groups: dict[tuple[bytes, int], list[Jwe]] = {}
@@ -3281,7 +3280,7 @@ class FileKeystore(Keystore):
         return tried
 
     def _reseal(self, item: Item, token: bytes) -> None:
-        """Protect an older item as new ones are, unless somebody replaced it meanwhile or nothing
+        """Protect an older item as new ones are, unless it was replaced meanwhile or nothing
         can be written."""
         passphrase = self.passphrase.get(self.folder, new=False)
         if not passphrase:
@@ -3498,7 +3497,7 @@ def unescape_file_name(name: str) -> str:
 
 
 def is_unescaped_name(name: str) -> bool:
-    """Tell whether only aws-vault 4.2, which escapes nothing, can have named a file so."""
+    """Return True if only aws-vault 4.2, which escapes nothing, can have named a file so."""
     return "%" in name and escape_file_name(unescape_file_name(name)) != name
 
 
@@ -3674,7 +3673,7 @@ class NativeKeystore(Keystore):
         return found
 
     def _read_quietly(self, key: str) -> str:
-        """Read an entry and return its place; KeystoreError if a person would have to be asked."""
+        """Read an entry and return its place; KeystoreError if the user would have to be asked."""
         raise NotImplementedError
 
 
@@ -3757,7 +3756,7 @@ class TooEarly(KeystoreError):
 
 
 class Unanswered(KeystoreError):
-    """The service hangs, or waits for a person."""
+    """The service hangs, or waits for the user."""
 
 
 class BusTools:
@@ -3778,15 +3777,17 @@ class BusTools:
         self._caller()
         self.world.session_bus()
 
-    def run(self, *arguments: str, stdin: Secret | None = None, person: bool = False) -> ToolResult:
-        """Run the service's tool; ``person`` gives somebody the time to answer its question."""
-        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+    def run(
+        self, *arguments: str, stdin: Secret | None = None, may_ask: bool = False
+    ) -> ToolResult:
+        """Run the service's tool; ``may_ask`` gives the user the time to answer its question."""
+        timeout = PROMPT_WAIT_SECONDS if may_ask else BUS_WAIT_SECONDS
         try:
             return self._run([self.service.tool, *arguments], timeout, stdin)
         except ToolMissing:
             raise self._missing(self.service.tool, self.service.package) from None
         except ToolTimeout:
-            raise self._silence(timeout, person) from None
+            raise self._silence(timeout, may_ask) from None
 
     def call(
         self,
@@ -3794,21 +3795,21 @@ class BusTools:
         method: str,
         signature: str = "",
         *arguments: object,
-        person: bool = False,
+        may_ask: bool = False,
         timeout: float = BUS_WAIT_SECONDS,
     ) -> Any:
         """Call ``interface.method`` of one of the service's objects and return the first result.
 
         NoSuchObject, or a KeystoreError that says what is wrong with the service.
         """
-        timeout = PROMPT_WAIT_SECONDS if person else timeout
+        timeout = PROMPT_WAIT_SECONDS if may_ask else timeout
         asked = (self.service.bus_name, path, method, signature, arguments, timeout)
         for attempt in range(BUS_ATTEMPTS):
             try:
                 values = self._call(*asked)
                 break
             except ToolTimeout:
-                raise self._silence(timeout, person) from None
+                raise self._silence(timeout, may_ask) from None
             except TooEarly:
                 if attempt == BUS_ATTEMPTS - 1:
                     raise
@@ -3830,7 +3831,7 @@ class BusTools:
             if re.search(pattern, text):
                 return KeystoreError(self._fill(message), self._fill(hint))
         if "timed out" in text or "Timeout was reached" in text:
-            return self._silence(BUS_WAIT_SECONDS, person=False)
+            return self._silence(BUS_WAIT_SECONDS, may_ask=False)
         return KeystoreError(
             f"{self.service.title} refused: {last_line(text) or 'it does not say why'}",
             OTHER_KEYSTORE_HINT,
@@ -3852,10 +3853,10 @@ class BusTools:
             f"{tool} is not installed", f"install the package {package}; {OTHER_KEYSTORE_HINT}"
         )
 
-    def _silence(self, timeout: float, person: bool) -> KeystoreError:
-        """Tell a service that does not answer from a bus that does not, and from a person."""
+    def _silence(self, timeout: float, may_ask: bool) -> KeystoreError:
+        """Tell a service that does not answer from a bus that does not, and from the user."""
         title = self.service.title
-        if person:
+        if may_ask:
             return KeystoreError(
                 f"nobody answered the question of {title} within {timeout:.0f} seconds",
                 "answer the window on the desktop",
@@ -3870,7 +3871,7 @@ class BusTools:
             return silent
         return Unanswered(
             f"{title} does not answer (waited {timeout:.0f} seconds)",
-            "its daemon hangs, or waits for somebody to answer a window on the desktop;"
+            "its daemon hangs, or waits for an answer to a window on the desktop;"
             " restart it if it does not",
         )
 
@@ -4040,7 +4041,7 @@ class SecretService(NativeKeystore):
     """The freedesktop.org Secret Service (gnome-keyring, KWallet, KeePassXC) by secret-tool.
 
     Items lie as aws-vault lays them in the collection of that name; without such a collection, in
-    the default one, told from everybody else's by one more attribute. A place is an item's path.
+    the default one, told from other programs' by one more attribute. A place is an item's path.
     """
 
     name = "secret-service"
@@ -4130,16 +4131,16 @@ class SecretService(NativeKeystore):
                 f" {MAX_SECRET_TOOL_BYTES} is the most",
                 OTHER_KEYSTORE_HINT,
             )
-        home, person = self._home(), self.world.can_show()
-        if not person and home is None:
+        home, may_ask = self._home(), self.world.can_show()
+        if not may_ask and home is None:
             raise self._no_keyring()
-        if not person and home and self._is_locked(home):
+        if not may_ask and home and self._is_locked(home):
             raise self._locked(home)
         self._check_form(item.key)
         where = [f"--collection={home.path}"] if home and home.own else []
         attributes = (home or Collection("", False)).attributes(self.attribute, item.key)
         result = self.bus.run(
-            "store", f"--label={item.key}", *where, "--", *attributes, stdin=text, person=person
+            "store", f"--label={item.key}", *where, "--", *attributes, stdin=text, may_ask=may_ask
         )
         if result.status != 0 or result.errors.strip():
             raise self._explain(result.errors)
@@ -4207,7 +4208,7 @@ class SecretService(NativeKeystore):
         )
 
     def _is_locked(self, home: Collection) -> bool:
-        """Tell whether a collection is locked and stays so without a person: one that has no
+        """Return True if a collection is locked and stays so without the user: one that has no
         password opens by itself. A prompt that this makes is never shown."""
         if not self._property(home.path, "Collection", "Locked"):
             return False
@@ -4283,7 +4284,7 @@ class SecretService(NativeKeystore):
     # -- locks ------------------------------------------------------------------
 
     def _unlock(self, home: Collection) -> None:
-        """Have a person unlock a collection, by a search that only that answers (KeystoreError).
+        """Have the user unlock a collection, by a search that only that answers (KeystoreError).
 
         A prompt belongs to the connection that asked for it, so busctl can't. A locked item shows
         its attributes' hashes, and those can be searched for.
@@ -4294,7 +4295,7 @@ class SecretService(NativeKeystore):
             attributes = self._property(path, "Item", "Attributes")
             for name in sorted(attributes, key=lambda name: not name.endswith("profile"))[:1]:
                 arguments = ("--all", "--unlock", "--", name, attributes[name])
-                self.bus.run("search", *arguments, person=True)
+                self.bus.run("search", *arguments, may_ask=True)
         if self._is_locked(home):
             raise KeystoreError(
                 "the keyring is locked, and its password was not given",
@@ -4377,14 +4378,14 @@ class KWalletKeystore(NativeKeystore):
     def probe(self) -> str:
         self.bus.check()
         self._check_enabled()
-        person = self.world.can_show()
+        may_ask = self.world.can_show()
         if self.wallet not in self._call("wallets"):
-            if not person:
+            if not may_ask:
                 raise self._no_wallet()
             return "will ask for a new wallet"
         if self._is_open():
             return ""
-        if not person:
+        if not may_ask:
             raise self._locked()
         return "closed"
 
@@ -4475,10 +4476,10 @@ class KWalletKeystore(NativeKeystore):
     # -- calls -----------------------------------------------------------------
 
     def _call(
-        self, method: str, signature: str = "", *arguments: object, person: bool = False
+        self, method: str, signature: str = "", *arguments: object, may_ask: bool = False
     ) -> Any:
         method = f"org.kde.KWallet.{method}"
-        return self.bus.call(KWALLET_PATH, method, signature, *arguments, person=person)
+        return self.bus.call(KWALLET_PATH, method, signature, *arguments, may_ask=may_ask)
 
     def _on_entry(self, method: str, handle: int | None, key: str) -> Any:
         return self._call(method, "isss", handle, self.folder, key, KWALLET_APP)
@@ -4502,7 +4503,7 @@ class KWalletKeystore(NativeKeystore):
     def _handle(self, *, create: bool = False) -> int | None:
         """Open the wallet and return its handle; None if there is no such wallet.
 
-        ``create`` has KDE ask a person for a new one. KeystoreError if it stays closed.
+        ``create`` has KDE ask the user for a new one. KeystoreError if it stays closed.
         """
         if self._opened is None:
             self._opened = self._open(create)
@@ -4510,15 +4511,15 @@ class KWalletKeystore(NativeKeystore):
 
     def _open(self, create: bool) -> int | None:
         self._check_enabled()
-        person = self.world.can_show()
+        may_ask = self.world.can_show()
         if self.wallet not in self._call("wallets"):
             if not create:
                 return None
-            if not person:
+            if not may_ask:
                 raise self._no_wallet()
-        elif not person and not self._is_open():
+        elif not may_ask and not self._is_open():
             return self._open_silently()
-        handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP, person=person))
+        handle = int(self._call("open", "sxs", self.wallet, 0, KWALLET_APP, may_ask=may_ask))
         if handle < 0:
             raise KeystoreError(
                 f"the wallet {printable(self.wallet)!r} was not opened: its question was dismissed",
@@ -4555,7 +4556,7 @@ KEYCHAIN_MISSING_ITEM = 44
 # Exit statuses of `security` (its OSStatus & 255) -> what they mean, and what helps.
 KEYCHAIN_LOCKED = {
     36: "is locked, or its question can't be shown here (as over ssh)",
-    29: "needs somebody to answer its question",
+    29: "needs an answer to its question",
 }
 KEYCHAIN_FAILURES = {
     51: ("was not opened: wrong password", "try again"),
@@ -4621,7 +4622,7 @@ class Keychain(NativeKeystore):
         return ""
 
     def _check_form(self, key: str) -> None:  # noqa: ARG002
-        # Of a generic password the service says whose it is; to read it would ask a person.
+        # Of a generic password the service says whose it is; to read it would ask the user.
         return
 
     def _remove(self, key: str) -> None:
@@ -4673,7 +4674,7 @@ class Keychain(NativeKeystore):
         return Secret(" ".join([*words, quote_security(self.path)]))
 
     def _create(self) -> None:
-        """Make the keychain, with a password that a person chooses, and an hour until it locks."""
+        """Make the keychain, with a password that the user chooses, and an hour until it locks."""
         hint = f"security create-keychain {printable(self.path)}"
         question = f"Password for the new keychain {printable(os.path.basename(self.path))}"
 
@@ -4703,18 +4704,18 @@ class Keychain(NativeKeystore):
             raise self._explain(result.replace(errors=""))
 
     def _security(self, arguments: Sequence[str], stdin: Secret | None = None) -> ToolResult:
-        person = self.world.can_show()
-        timeout = PROMPT_WAIT_SECONDS if person else BUS_WAIT_SECONDS
+        may_ask = self.world.can_show()
+        timeout = PROMPT_WAIT_SECONDS if may_ask else BUS_WAIT_SECONDS
         try:
             return self.world.run(["security", *arguments], stdin=stdin, timeout=timeout)
         except ToolMissing:
             raise self._missing_tool() from None
         except ToolTimeout:
-            if person:
+            if may_ask:
                 raise KeystoreError(
                     f"nobody answered macOS's question about {self._shown()}", "try again"
                 ) from None
-            raise self._locked("waits for somebody to answer its question") from None
+            raise self._locked("waits for an answer to its question") from None
 
     def _explain(self, result: ToolResult) -> KeystoreError:
         status = result.status
@@ -4831,7 +4832,7 @@ PASS_FAILURES = (
 class Pass(NativeKeystore):
     """The ``pass`` password store, or ``passage``: one file for each item, listed by itself.
 
-    A person's own passwords stand in it, too. An entry is known for an item by its name, if that is
+    The user's own passwords stand in it, too. An entry is known for an item by its name, if that is
     a session's or token's, or because it was read; its place is its file's time and size then.
     """
 
@@ -4984,8 +4985,8 @@ class Pass(NativeKeystore):
     def _call(
         self, *arguments: str, stdin: Secret | None = None, quietly: bool = False
     ) -> ToolResult:
-        person = self.world.can_ask() or self.world.can_show()
-        timeout = PROMPT_WAIT_SECONDS if person else TOOL_WAIT_SECONDS
+        may_ask = self.world.can_ask() or self.world.can_show()
+        timeout = PROMPT_WAIT_SECONDS if may_ask else TOOL_WAIT_SECONDS
         environ = {**TOOL_ENVIRONMENT, self.kind.folder_variable: self.folder}
         if quietly:
             timeout = BUS_WAIT_SECONDS
@@ -5026,7 +5027,7 @@ class Pass(NativeKeystore):
         return not re.search(PASS_UNREADABLE, errors) and bool(re.search(PASS_DAMAGED, errors))
 
     def _has_locked_key(self, errors: str) -> bool:
-        """Tell whether the key is here after all: gpg denies having it when it can't ask for its
+        """Return True if the key is here after all: gpg denies having it when it can't ask for its
         passphrase."""
         if "No secret key" not in errors:
             return False
@@ -5075,7 +5076,7 @@ def open_file_keystore(world: World, settings: StoreSettings) -> FileKeystore:
 
 
 def file_vault_has_items(world: World, settings: StoreSettings) -> bool:
-    """Tell whether there is anything in the file vault's folder but what others leave in folders.
+    """Return True if there is anything in the file vault's folder but what others leave in folders.
 
     One that can't be looked into counts: what is wrong with it is said when it is used.
     """
@@ -5151,7 +5152,7 @@ def choose_backend(
     """Decide which keystore is used: the one named, the one remembered, or the first usable one.
 
     Nothing is remembered here, and nobody is asked. KeystoreError if the memory can't be read, or
-    if one that may hold the person's keys is locked or does not answer: another, empty one would
+    if one that may hold the user's keys is locked or does not answer: another, empty one would
     look as if they were gone.
     """
     if named:
@@ -5435,7 +5436,7 @@ class Vault:
         return self.delete_where(lambda key: not is_credential_name(key))
 
     def delete_where(self, doomed: Callable[[str], bool]) -> int:
-        """Remove the items whose names are ``doomed``; return how many. Somebody else's removal is
+        """Remove the items whose names are ``doomed``; return how many. One that is gone by then is
         no error."""
         removed, self._names = 0, None
         for key in filter(doomed, self.names()):
@@ -5515,7 +5516,7 @@ class ConfigFile:
         return name in self._spans
 
     def has_profile(self, name: str) -> bool:
-        """Tell whether the file has a section for a profile."""
+        """Return True if the file has a section for a profile."""
         return profile_section(name) in self._spans
 
     def section(self, name: str) -> dict[str, str]:
@@ -5740,8 +5741,8 @@ class Setting(Value):
     flag: str = ""
     form: tuple[str, str] = ("", "")
 
-    def says_something(self, text: str) -> bool:
-        """Tell whether a text is a value: an empty one, or no time at all, is unset."""
+    def is_set(self, text: str) -> bool:
+        """Return True if a text is a value: an empty one, or no time at all, is unset."""
         return bool(text) and not (self.flag == DURATION_FLAG and is_zero_duration(text))
 
     def read(self, text: str) -> str:
@@ -5938,7 +5939,7 @@ class Lookup:
         setting = SETTINGS[name]
         for layer in self.layers if file_only else self._all_layers(setting):
             text = layer.values.get(name, "")
-            if setting.says_something(text) and (setting.inherited or not layer.is_default):
+            if setting.is_set(text) and (setting.inherited or not layer.is_default):
                 where = f"{layer.where}, {name}" if layer.from_file else layer.where
                 if layer.from_file and setting.trusted and not self.config.safe:
                     raise ConfigError(
@@ -6038,7 +6039,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL's host is this machine; ValueError if it is no URL."""
+    """Return True if a URL's host is this machine; ValueError if it is no URL."""
     return split_url(url)[1] in LOOPBACK_HOSTS
 
 
@@ -6181,7 +6182,7 @@ PROMPT_INSTEAD = "give the code with --mfa-token or set mfa_process"
 
 
 def mfa_question(serial: str) -> str:
-    """Return what a person is asked."""
+    """Return what the user is asked."""
     return f"MFA code for {printable(serial)}"
 
 
@@ -6196,7 +6197,7 @@ def read_code(serial: str, text: Secret) -> Secret:
 
 
 def ask_terminal(world: World, serial: str) -> Secret:
-    """Ask on the controlling terminal; NeedsPerson if there is none."""
+    """Ask on the controlling terminal; NeedsUser if there is none."""
     return ask_until_right(
         world,
         mfa_question(serial),
@@ -6234,7 +6235,7 @@ def ask_osascript(world: World, serial: str) -> Secret:
 
 
 def ask_ykman(world: World, serial: str) -> Secret:
-    """Have a YubiKey make the code; somebody may have to touch it."""
+    """Have a YubiKey make the code; it may have to be touched."""
     environ = world.environ
     device = environ.get("YKMAN_OATH_DEVICE_SERIAL", "")
     old = environ.get("AWS_VAULT_YKMAN_VERSION", "") in ("1", "2", "3")
@@ -6248,7 +6249,7 @@ def _ask_program(
     world: World, serial: str, argv: Sequence[str], *, on_terminal: bool = False
 ) -> Secret:
     if not world.may_ask:
-        raise NeedsPerson(f"{mfa_question(serial)}: --no-input forbids asking", PROMPT_INSTEAD)
+        raise NeedsUser(f"{mfa_question(serial)}: --no-input forbids asking", PROMPT_INSTEAD)
     program = argv[0]
     try:
         result = world.run(argv, timeout=PROMPT_WAIT_SECONDS, on_terminal=on_terminal)
@@ -6299,7 +6300,7 @@ def choose_prompter(world: World, named: str = "") -> str:
 
 
 class MfaCodes:
-    """Where MFA codes come from: the one that was given, the profile's own command, or a person."""
+    """Where MFA codes come from: the one that was given, the profile's own command, or the user."""
 
     def __init__(self, world: World, given: Secret | None, prompter: str) -> None:
         self.world = world
@@ -6488,8 +6489,8 @@ class Aws:
 
         if self._session is None:
             self._session = botocore.session.Session()
-            # The library's own data only: a data folder in the home would be somebody's way into
-            # every request.
+            # The library's own data only: a data folder in the home would lead into every
+            # request.
             ours = [Loader.BUILTIN_DATA_PATH]
             loader = Loader(include_default_search_paths=False, extra_search_paths=ours)
             self._session.register_component("data_loader", loader)
@@ -6966,7 +6967,7 @@ class AssumeRole(SessionProvider):
 
 
 def asks_for_code(provider: Provider) -> bool:
-    """Tell whether a chain proves an MFA device anywhere."""
+    """Return True if a chain proves an MFA device anywhere."""
     while isinstance(provider, SessionProvider):
         if provider.mfa:
             return True
@@ -6982,7 +6983,7 @@ def asks_for_code(provider: Provider) -> bool:
 
 
 class Plan(Value):
-    """What would be done for a profile, and what the person should know about it."""
+    """What would be done for a profile, and what the user should know about it."""
 
     provider: Provider
     notes: tuple[str, ...] = ()
@@ -7016,7 +7017,7 @@ def plan_chain(
     if always_session:
         choice: SessionChoice | None = choose_server_session(chain)
     else:
-        choice = _choice_for_later_roles(chain, choose_session(chain, no_session), no_session)
+        choice = move_mfa_to_keys(chain, choose_session(chain, no_session), no_session)
     provider: Provider = StoredKeys(chain[-1].name)
     notes: list[str] = []
     for profile in reversed(chain):
@@ -7109,7 +7110,7 @@ def _keeps_full_duration(chain: Sequence[ProfileConfig]) -> bool:
     return len(roles) == 1 and roles[0].role_duration.length > MAX_CHAINED_ROLE
 
 
-def _choice_for_later_roles(
+def move_mfa_to_keys(
     chain: Sequence[ProfileConfig], choice: SessionChoice | None, no_session: bool
 ) -> SessionChoice | None:
     """Move to the keys' own session the MFA that a later role asks for: AWS takes no code from a
@@ -7297,7 +7298,7 @@ class ServedChain(Value):
     ``current``.
 
     ``life`` is for how long credentials are asked for, ``renewer`` the command line that renews,
-    ``hint`` what the user can do when that needs a person.
+    ``hint`` what the user can do when that needs the user.
     """
 
     profile: str
@@ -7313,7 +7314,7 @@ class ServerState(Value):
     """All that the server's process is given; ``role`` is the form of the roles of /role-arn/."""
 
     mode: ServerMode
-    command: Life
+    command: ProcessIdentity
     region: str
     token: Secret
     hosts: tuple[str, ...]
@@ -7338,7 +7339,7 @@ class Failure(Value):
 
     message: str
     never: bool = False
-    person: bool = False
+    needs_user: bool = False
     restart: bool = False
     expired: bool = False
     asked: bool = False
@@ -7576,7 +7577,7 @@ class PeerCheck:
     """
 
     def __init__(
-        self, world: World, address: str, port: int, *, strict: Life | None = None
+        self, world: World, address: str, port: int, *, strict: ProcessIdentity | None = None
     ) -> None:
         self.world = world
         self.address = address
@@ -7626,12 +7627,12 @@ class PeerCheck:
             if sequence == self.sequence:
                 return kind, answer
 
-    def _is_family(self, inode: int, ancestor: Life) -> bool:
+    def _is_family(self, inode: int, ancestor: ProcessIdentity) -> bool:
         holders = self.world.socket_holders(inode)
         return bool(holders) and all(descends(self.world, pid, ancestor) for pid in holders)
 
 
-def descends(world: World, pid: int, ancestor: Life) -> bool:
+def descends(world: World, pid: int, ancestor: ProcessIdentity) -> bool:
     """Return True if a process is, or descends from, another."""
     seen = 0
     while pid > 0 and seen < 1000:
@@ -7805,7 +7806,7 @@ class ServedProfile(ServedCredentials):
         if failure:
             # What the user cancelled is not put before him again; a session that he makes elsewhere
             # is adopted.
-            self.quiet = self.quiet or failure.asked or failure.person
+            self.quiet = self.quiet or failure.asked or failure.needs_user
             self.hopeless = failure.restart
             if failure.expired:
                 self.source = None
@@ -7847,7 +7848,7 @@ class ServedProfile(ServedCredentials):
         what = f"the session of {printable(self.chain.profile)!r} can't be renewed"
         if failure.restart:
             return f"{what}: restart the command to renew"
-        if failure.person:
+        if failure.needs_user:
             return f"{what} without you: {self.chain.hint}"
         return ""
 
@@ -8297,7 +8298,7 @@ class ServerPort:
     port's number.
 
     The command's process keeps the second one, so that nobody can take the port when the server has
-    died, and clients are refused at once instead of waiting for somebody who will never accept.
+    died, and clients are refused at once instead of waiting for a process that never accepts.
     Only Linux lets two sockets share a port in this way; elsewhere there is no second one.
     """
 
@@ -8368,7 +8369,7 @@ def start_server(
 ) -> None:
     """Start the server for this process, which becomes the command; AwsVaultError if it can't be
     started. It gets what was ``borrowed`` from root, and so ends the loan when it ends."""
-    board = world.open_notice_board()
+    board = world.open_terminal_for_notices()
     try:
         # To wait would cost as much as our own start; if it dies early, clients are refused.
         world.spawn_detached(
@@ -8411,7 +8412,7 @@ def read_task(world: World, kind: type[V]) -> V:
 def serve(world: World) -> None:
     """Be the server: descriptor 0 has the state, 3 listens, 4 is the terminal, 5 listens at the
     link-local address, and 6 is open for as long as that is lent."""
-    world.harden()
+    world.forbid_memory_access()
     descriptors = world.allow_descriptors(MAX_CONNECTIONS + 64)
     state = read_task(world, ServerState)
     start_serving(world, state, socket.socket(fileno=3), 4, descriptors - SPARE_DESCRIPTORS)
@@ -8599,7 +8600,7 @@ def address_tool(world: World) -> str:
 
 
 def has_alias(world: World) -> bool:
-    """Tell whether somebody has left the address on the loopback device (AwsVaultError: it is
+    """Return True if the address was left on the loopback device (AwsVaultError: it is
     another device's)."""
     if sys.platform != "linux":
         return False
@@ -8712,13 +8713,13 @@ OUTRANKING_KEYS = STATIC_KEYS | {
 
 
 def outranks(key: str) -> bool:
-    """Tell whether SDKs prefer a profile's key, in lower case, to any server."""
+    """Return True if SDKs prefer a profile's key, in lower case, to any server."""
     return key in OUTRANKING_KEYS or key.startswith("sso_")
 
 
 class ChildEnvironment(Value):
     """A command's environment; ``folder`` is to be removed when the command has ended, ``notes``
-    are for the person."""
+    are for the user."""
 
     environ: dict[str, str]
     folder: str = ""
@@ -8783,7 +8784,7 @@ def private_files(
     profiles: Mapping[str, Mapping[str, str]],
     folder: str,
 ) -> ChildEnvironment:
-    """Write the private config file: the person's, with what is given to ``profiles``.
+    """Write the private config file: the user's, with what is given to ``profiles``.
 
     A credentials file that has one of these profiles too would win, so the command gets an empty
     one instead.
@@ -9863,7 +9864,7 @@ class App:
             self.world.say_once(f"note: the rotation of {profile!r} was interrupted: {hint}")
 
     def has_profile(self, name: str) -> bool:
-        """Tell whether a profile is in the config or in the vault."""
+        """Return True if a profile is in the config or in the vault."""
         if self.config.has_profile(name) or name in self.vault.known_profiles():
             return True
         return name in self.vault.profiles()
@@ -9923,7 +9924,7 @@ class App:
         least: datetime.timedelta | None = None,
         early: bool = False,
     ) -> Credentials:
-        """Get a profile's credentials by its chain, and say what the person should know.
+        """Get a profile's credentials by its chain, and say what the user should know.
 
         They have ``least`` left (AwsVaultError, before anybody is asked where that can't be), and
         are made anew if ``early`` finds them in the last part of their life.
@@ -9967,7 +9968,7 @@ class App:
             return act(current)
 
     def planned(self, target: ProfileConfig, *, no_session: bool, early: bool) -> Plan:
-        """Decide on a chain, and say what the person should know; ``early``: as a server does."""
+        """Decide on a chain, and say what the user should know; ``early``: as a server does."""
         always = early and not no_session
         plan = self._by_names(
             lambda stored: plan_chain(target, stored, no_session=no_session, always_session=always)
@@ -10012,7 +10013,7 @@ class App:
         return [*self.options.flags, f"--backend={self.vault.keystore.name}"]
 
     def renewal_hint(self, profile: str) -> str:
-        """Return how a person makes the session anew that a command waits for: one that was made
+        """Return how the user makes the session anew that a command waits for: one that was made
         for a duration serves only where that is asked for."""
         duration = self.options.duration
         flag = f"--duration={printable(duration)} " if duration else ""
@@ -10106,8 +10107,8 @@ def add_command(
             question = f"Replace the credentials stored for {printable(profile)!r}?"
             if not confirmed(world, question, "--force"):
                 return 0
-        keys = _keys_from_environment(world) if env else _keys_from_person(world)
-        mfa_serial = "" if env or not new_section else _mfa_serial_from_person(world)
+        keys = _keys_from_environment(world) if env else _keys_from_user(world)
+        mfa_serial = "" if env or not new_section else _mfa_serial_from_user(world)
         if verify is None and not env:
             verify = confirmed(world, "Check the key with AWS before it is stored?", "--no-verify")
         if verify:
@@ -10153,7 +10154,7 @@ def _keys_from_environment(world: World) -> Credentials:
     return Credentials(read_key_id(key_id), read_secret_key(world, secret))
 
 
-def _keys_from_person(world: World) -> Credentials:
+def _keys_from_user(world: World) -> Credentials:
     instead = "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give --env"
     key_id = ask_until_right(world, "Access key ID", read_key_id, instead=instead, shown=is_key_id)
     secret = ask_until_right(
@@ -10166,7 +10167,7 @@ def _keys_from_person(world: World) -> Credentials:
     return Credentials(key_id, secret)
 
 
-def _mfa_serial_from_person(world: World) -> str:
+def _mfa_serial_from_user(world: World) -> str:
     def read(text: Secret) -> str:
         answer = text.stripped().reveal()
         try:
@@ -10511,7 +10512,7 @@ def serve_command(
     """Start the server for the command that this process becomes, and return the command's
     environment.
 
-    The session that the server renews from is made first, so that whatever a person must do is done
+    The session that the server renews from is made first, so that whatever the user must do is done
     now.
     """
     world = app.world
@@ -10614,9 +10615,9 @@ def other_role(target: ProfileConfig) -> AssumeRole:
     return AssumeRole(StoredKeys(""), SessionSlot("", ""), target.endpoint, length)
 
 
-def beside_a_command(work: Callable[[World], None]) -> Callable[..., int]:
+def background_command(work: Callable[[World], None]) -> Callable[..., int]:
     """Return the hidden command that does this. Its word, the id of the process that it belongs to,
-    is for whoever looks at a list of processes."""
+    shows in a list of processes."""
 
     def run(app: App, *, pid: str) -> int:  # noqa: ARG001
         work(app.world)
@@ -10644,7 +10645,7 @@ class CarefulCodes(MfaCodes):
     def code(self, mfa: Mfa) -> Secret:
         chosen = choose_prompter(self.world, self.prompter)
         if self.quiet or (chosen == "terminal" and not mfa.process):
-            raise NeedsPerson(f"MFA code for {printable(mfa.serial)}: nobody is asked now")
+            raise NeedsUser(f"MFA code for {printable(mfa.serial)}: nobody is asked now")
         self.asked = True
         return super().code(mfa)
 
@@ -10653,7 +10654,7 @@ def renew_command(app: App, *, profile: str, duration: str, region: str, no_sess
     """Fetch credentials for a server (hidden): the task on standard input, the answer on standard
     output."""
     world = app.world
-    world.harden(die_with_parent=True)
+    world.forbid_memory_access(die_with_parent=True)
     task = read_task(world, RenewTask)
     codes = CarefulCodes(world, app.options.prompt, quiet=task.quiet)
     try:
@@ -10668,7 +10669,7 @@ def renew_command(app: App, *, profile: str, duration: str, region: str, no_sess
             failure=Failure(
                 error.message,
                 never=code in FINAL_REFUSALS,
-                person=isinstance(error, NeedsPerson),
+                needs_user=isinstance(error, NeedsUser),
                 restart=isinstance(error, VaultClosed),
                 expired=code in ENDED_SESSION,
                 asked=codes.asked,
@@ -10678,8 +10679,8 @@ def renew_command(app: App, *, profile: str, duration: str, region: str, no_sess
     return 0
 
 
-class VaultClosed(NeedsPerson):
-    """The vault does not open without a person."""
+class VaultClosed(NeedsUser):
+    """The vault does not open without the user."""
 
 
 def _renew_from_session(
@@ -10699,7 +10700,7 @@ def _remake(
     *,
     no_session: bool,
 ) -> Renewed:
-    """Make the session that a server renews from once more, or adopt one that somebody made in
+    """Make the session that a server renews from once more, or adopt one that was made in
     another terminal."""
     stored = app.vault.profiles()
     plan = plan_chain(target, stored, no_session=no_session, always_session=not no_session)
@@ -10707,12 +10708,12 @@ def _remake(
     tools = app.tools(codes, for_server=True)
     try:
         plan.provider.made_from(tools)
-    except NeedsPerson as error:
+    except NeedsUser as error:
         raise VaultClosed(error.message, error.hint) from None
     try:
         source = session.retrieve(tools) if session else None
         return Renewed(plan.provider.retrieve(tools), source)
-    except NeedsPerson:
+    except NeedsUser:
         # What `exec` without a server keeps is not always the session that a server starts from.
         quiet = CarefulCodes(app.world, app.options.prompt, quiet=True)
         usual = plan_chain(target, stored, no_session=no_session)
@@ -10962,7 +10963,7 @@ def rotate_command(
     for name in app.vault.profiles():
         try:
             done |= set() if name in done else {*rotate_key(app, name, options)}
-        except NeedsPerson:
+        except NeedsUser:
             raise
         except AwsVaultError as error:
             status = 1
@@ -11139,7 +11140,7 @@ class Option(Value):
         return self.names[0].lstrip("-").replace("-", "_")
 
     def takes_value(self) -> bool:
-        """Tell whether a word follows it."""
+        """Return True if a word follows it."""
         return not self.boolean
 
 
@@ -11172,7 +11173,7 @@ GLOBAL_OPTIONS = (
         "AWS_VAULT_PROMPT",
         check=check_prompter,
     ),
-    switch(("--input",), "never ask a person ($AWS_VAULT_NO_INPUT)", default=True),
+    switch(("--input",), "never ask the user ($AWS_VAULT_NO_INPUT)", default=True),
     Option(
         ("--file-dir",),
         "folder of the file vault",
@@ -11350,7 +11351,11 @@ COMMANDS = (
     Command("backends", backends_command, "show the keystores", (), BACKENDS_OPTIONS),
     Command("version", version_command, "print the version", (), VERSION_OPTIONS),
     Command(
-        SERVE_COMMAND, beside_a_command(serve), "be the server of a command", ("pid",), hidden=True
+        SERVE_COMMAND,
+        background_command(serve),
+        "be the server of a command",
+        ("pid",),
+        hidden=True,
     ),
     Command(PROCESS_COMMAND, process_command, "answer an SDK", ("folder", "profile"), hidden=True),
     Command(LINK_COMMAND, link_local_command, f"lend {LINK_LOCAL}", ("folder",), hidden=True),
@@ -11391,7 +11396,7 @@ def find_command(name: str) -> Command:
             return command
     shown = [command for command in COMMANDS if not command.hidden]
     names = [name for command in shown for name in (command.name, *command.aliases)]
-    # Not so far a cast that one who mistypes is led to remove.
+    # Not so far a cast that a mistyped word leads to remove.
     hint = NOT_HERE.get(name) or closest(name, [*names, "help"], 0.7) or "awsvault help"
     raise UsageError(f"no command {printable(name)!r}", hint)
 

@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 
-from awsvault import NeedsPerson, Secret, World, scrubbed
+from awsvault import NeedsUser, Secret, World, scrubbed
 
 UTC = datetime.timezone.utc
 START = datetime.datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
@@ -65,7 +65,7 @@ class FakeWorld(World):
 
     def ask(self, question, *, hidden=False, timeout=None, instead, shown=bool):
         if self.answers is None:
-            raise NeedsPerson(f"{question}: there is no terminal to ask on", instead)
+            raise NeedsUser(f"{question}: there is no terminal to ask on", instead)
         self.asked.append(question)
         answer = self.answers.pop(0)
         if isinstance(answer, BaseException):

@@ -285,7 +285,7 @@ TIMES = mutated("2030-01-02T03:04:05.5+01:30") | st.builds("{}-01-01T00:00:00{}"
                                                            st.sampled_from(["Z", "+23:59", "-23:59", "+99:99"]))  # fmt: skip
 WORD_READERS = [
     awsvault.parse_time, awsvault.parse_duration, functools.partial(awsvault.parse_duration, bare_seconds=True),
-    awsvault.Life.parse, awsvault.parse_bool, awsvault.parse_count, awsvault.parse_tags, awsvault.parse_names,
+    awsvault.ProcessIdentity.parse, awsvault.parse_bool, awsvault.parse_count, awsvault.parse_tags, awsvault.parse_names,
     awsvault.parse_retry_mode, awsvault.split_url, awsvault.unb64url, awsvault.check_text,
 ]  # fmt: skip
 SETTINGS_TEXT = (

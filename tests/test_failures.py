@@ -180,7 +180,7 @@ def test_command_line(vault, fake_aws, args, env, says):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("server", "it is called proxy"), ("login", "not there yet"), ("exce", "exec")],
+    [("server", "exec --server needs none"), ("login", "not there yet"), ("exce", "exec")],
 )
 def test_commands_of_others_lead_nobody_to_remove(vault, name, hint):
     refuse(vault, name, code=2, says="no command", hints=hint)

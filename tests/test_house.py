@@ -54,7 +54,7 @@ REVEALERS = {
     "the passphrase is stretched": ("derive_kek",),
     "it is the standard input or the output of a program": ("World.run", "World.spawn_detached", "World._started_by_ps", "has_alias"),
     "what a person typed turns out to be no secret": (
-        "read_code", "read_key_id", "read_secret_key", "_mfa_serial_from_person", "confirmed", "World.ask",
+        "read_code", "read_key_id", "read_secret_key", "_mfa_serial_from_user", "confirmed", "World.ask",
     ),
 }  # fmt: skip
 
@@ -332,7 +332,7 @@ def test_importing_it_loads_nothing_slow():
 
 def test_messages_are_lower_case_without_a_full_stop():
     """First text of every error that is raised: no capital of a sentence, no full stop at the end."""
-    errors = re.compile(r"(Error|NeedsPerson|ItemNotFound|DamagedItem)$")
+    errors = re.compile(r"(Error|NeedsUser|ItemNotFound|DamagedItem)$")
     wrong = []
     for node in ast.walk(TREE):
         if not (isinstance(node, ast.Call) and errors.search(ast.unparse(node.func)) and node.args):

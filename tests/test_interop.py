@@ -198,7 +198,7 @@ def test_a_renamed_item_is_not_somebody_elses_key(cli):
     cli.add("prod")
     (cli.keys / "prod").rename(cli.keys / "admin")
     done = cli.run("exec", "--no-session", "admin", "--", "true", check=1)
-    assert "it was stored as 'prod', and somebody renamed it" in done.err
+    assert "it was stored as 'prod', and was renamed" in done.err
 
 
 # ======================================================================

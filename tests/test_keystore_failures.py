@@ -405,7 +405,7 @@ class TestKeychain:
         [
             ("none", 3, "is locked, or its question can't be shown here"),
             ("cancel", 1, "its question was dismissed"),
-            ("hang", 3, "waits for somebody to answer its question"),
+            ("hang", 3, "waits for an answer to its question"),
         ],
     )
     def test_locked(self, keychain, fake_aws, ui, code, says):

@@ -25,7 +25,7 @@ from awsvault import (
     ItemNotFound,
     Jwe,
     KeystoreError,
-    NeedsPerson,
+    NeedsUser,
     Passphrase,
     Secret,
     SessionKey,
@@ -573,7 +573,7 @@ def test_an_empty_passphrase_opens_what_aws_vault_sealed_with_it(world, folder):
 
 def test_without_a_person_the_hint_names_what_would_do(world, folder):
     put(folder, "prod", seal("prod"))
-    with pytest.raises(NeedsPerson) as caught:
+    with pytest.raises(NeedsUser) as caught:
         keystore(world, folder, passphrase=None).get("prod")
     for name in ("AWS_VAULT_FILE_PASSPHRASE", "--file-passphrase-fd", "--file-passphrase-command"):
         assert name in caught.value.hint

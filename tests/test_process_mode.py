@@ -427,7 +427,7 @@ def test_leftovers_of_dead_processes_are_swept_and_of_living_ones_not(prod):
     started = world.process_started(dead.pid)
     dead.kill()
     dead.wait()
-    here = world._process_space()
+    here = world._pid_namespace_id()
     living = f"{os.getpid()}-{world.process_started(os.getpid())}.{here}"
     reused = f"{os.getpid()}-1"
     elsewhere = [reused, f"{reused}.0123456789ab", "notes", f"notes.{here}"]

@@ -8,7 +8,7 @@ import tempfile
 import pytest
 
 import awsvault
-from awsvault import AwsVaultError, NeedsPerson
+from awsvault import AwsVaultError, NeedsUser
 from tests.fake_aws import MFA_SERIAL
 from tests.fakes import Fakes
 from tests.keystore_contract import RecordingWorld
@@ -85,7 +85,7 @@ class TestPrograms:
         with pytest.raises(AwsVaultError, match="it was dismissed"):
             ask(world, "zenity")
         world.may_ask = False
-        with pytest.raises(NeedsPerson, match="--no-input forbids asking"):
+        with pytest.raises(NeedsUser, match="--no-input forbids asking"):
             ask(world, "zenity")
 
     def test_it_sees_no_passphrase(self, world, fakes):

@@ -95,7 +95,7 @@ def test_a_key_that_is_stored_twice_is_renewed_in_both(vault, keys):
 def test_with_an_mfa_device_one_code_serves_every_call(cli, fake_aws, keys):
     cli.mfa_config()
     cli.add("prod")
-    assert cli.run("rotate", "prod").code == awsvault.EXIT_NEEDS_PERSON
+    assert cli.run("rotate", "prod").code == awsvault.EXIT_NEEDS_USER
     assert set(keys) == {KEY_ID}
     fake_aws.clear()
     cli.run("rotate", "prod", "--mfa-token", fake_aws.new_code(MFA_SERIAL), check=0)

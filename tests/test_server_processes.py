@@ -321,10 +321,10 @@ def test_a_process_whose_first_thread_has_ended_goes_on():
     ) as process:
         life = awsvault.World().life(process.pid)
         assert process.stdout.readline() == "ready\n"
-        assert life.lasts(awsvault.World())
+        assert life.is_alive(awsvault.World())
         process.stdin.close()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert not life.lasts(awsvault.World())
+        assert not life.is_alive(awsvault.World())
 
 
 def test_a_note_says_once_that_it_is_one(ready):
@@ -642,7 +642,7 @@ def test_what_only_awsvault_starts_says_so(line, text, ready):
 def test_a_session_made_in_another_terminal_is_adopted(by_command, fake_aws):
     by_command.mfa_config()
     failure = renew(by_command, profile="admin", quiet=True)["failure"]
-    assert set(failure) == {"message", "person"}
+    assert set(failure) == {"message", "needs_user"}
     by_command.run("exec", "--mfa-token", MFA_CODES[0], "admin", "--", "true", check=0)
     answer = renew(by_command, profile="admin", quiet=True)
     assert answer["source"]["access_key_id"] in fake_aws.sessions
@@ -666,7 +666,7 @@ def test_a_session_that_is_held_already_is_not_adopted(by_command, fake_aws):
     by_command.run("exec", "--mfa-token", MFA_CODES[0], "prod", "--", "true", check=0)
     held = renew(by_command, quiet=True)["current"]
     assert held["access_key_id"] in fake_aws.sessions
-    assert renew(by_command, quiet=True, held_until=held["expiration"])["failure"]["person"]
+    assert renew(by_command, quiet=True, held_until=held["expiration"])["failure"]["needs_user"]
 
 
 def test_a_wrong_code_is_refused_and_said_to_have_been_asked_for(by_command):

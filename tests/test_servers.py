@@ -768,11 +768,11 @@ def test_strict_peer_serves_descendants_only(make):
     served = make(strict_peer=True)
     assert ask_as(served, 0, request["family"], served.head(Authorization=TOKEN)) == "200"
     # The same number with another start time is another process: the number was used again.
-    served = make(strict_peer=True, command=awsvault.Life(os.getpid(), "1"))
+    served = make(strict_peer=True, command=awsvault.ProcessIdentity(os.getpid(), "1"))
     assert ask_as(served, 0, request["family"], served.head(Authorization=TOKEN)) == "403"
     # A process that is not in the family.
     unrelated = os.getppid()
-    parent = awsvault.Life(unrelated, served.world.process_stat(unrelated)[1])
+    parent = awsvault.ProcessIdentity(unrelated, served.world.process_stat(unrelated)[1])
     assert awsvault.descends(served.world, os.getpid(), parent)
     assert not awsvault.descends(served.world, unrelated, served.state.command)
 
@@ -844,9 +844,9 @@ def test_stale_but_valid_is_served_while_renewal_runs_or_fails(make, world):
     ("failure", "status", "said"),
     [
         ({}, 503, "something failed"),
-        ({"person": True}, 503, "run awsvault exec admin in another terminal to renew"),
+        ({"needs_user": True}, 503, "run awsvault exec admin in another terminal to renew"),
         ({"never": True}, 403, "something failed"),
-        ({"restart": True, "person": True}, 403, "restart the command to renew"),
+        ({"restart": True, "needs_user": True}, 403, "restart the command to renew"),
     ],
 )
 def test_5xx_means_not_now_and_4xx_never(make, world, failure, status, said):
@@ -941,7 +941,7 @@ def test_a_profile_without_a_role_is_served_the_session_itself(make, world):
 def test_a_cancelled_prompt_is_not_opened_again_and_a_later_session_is_adopted(make, world):
     served = make(source=0)
     world.advance(HOUR - 900)
-    world.reply(failed(person=True, asked=True))
+    world.reply(failed(needs_user=True, asked=True))
     world.advance(61)
     assert [task["quiet"] for task in world.tasks] == [False, True]
     world.reply(fetched(world, HOUR, "ADPT"))
@@ -954,7 +954,7 @@ def test_the_person_is_told_once(make, world):
     make(source=0)
     for _ in range(3):
         world.advance(HOUR - 900)
-        world.reply(failed(person=True))
+        world.reply(failed(needs_user=True))
     assert world.notices == [
         "the session of 'admin' can't be renewed without you: run awsvault exec admin in another terminal to renew"
     ]
@@ -963,7 +963,7 @@ def test_the_person_is_told_once(make, world):
 def test_a_vault_that_does_not_open_alone_is_not_tried_again(make, world):
     served = make(source=0)
     world.advance(HOUR - 900)
-    world.reply(failed(person=True, restart=True))
+    world.reply(failed(needs_user=True, restart=True))
     world.advance(600)
     assert served.container()[0] == 200
     world.advance(600)

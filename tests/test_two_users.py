@@ -333,7 +333,7 @@ def test_what_is_swept_is_never_in_a_folder_that_another_user_exchanges(product,
     place = give(victim(uid), other, 0o777)
     home = home_of(product, uid)
     treasure = give(home / "treasure", uid, 0o700)
-    ended = f"1-1.{awsvault.World()._process_space()}"
+    ended = f"1-1.{awsvault.World()._pid_namespace_id()}"
     folder = give(give(treasure / "run", uid, 0o700) / ended, uid, 0o700)
     (folder / "letter").write_text("dear reader")
     os.chown(folder / "letter", uid, uid)
@@ -533,12 +533,12 @@ if pid == 0:
     world.guard_memory()
     os.write(told, str(world.life()).encode())
     signal.pause()
-life = awsvault.Life.parse(os.read(report, 100).decode())
+life = awsvault.ProcessIdentity.parse(os.read(report, 100).decode())
 hidden = not os.path.exists(f"/proc/{pid}")
-before = life.lasts(world)
+before = life.is_alive(world)
 os.kill(pid, signal.SIGKILL)
 os.waitpid(pid, 0)
-print(hidden, before, life.lasts(world))
+print(hidden, before, life.is_alive(world))
 """
 
 

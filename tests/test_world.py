@@ -22,7 +22,7 @@ from awsvault import (
     Credentials,
     FileKeystore,
     KeystoreError,
-    NeedsPerson,
+    NeedsUser,
     Passphrase,
     Secret,
     SessionSlot,
@@ -244,7 +244,7 @@ def test_a_lock_file_of_somebody_else_is_refused(world):
     folder = world.lock_folder()
     world.failures["uid"] = lambda: os.geteuid() + 1
     world._lock_folder = folder
-    with pytest.raises(AwsVaultError, match="belongs to somebody else"), world.lock("x"):
+    with pytest.raises(AwsVaultError, match="belongs to another user"), world.lock("x"):
         pass
 
 
@@ -272,7 +272,7 @@ def test_the_descriptor_is_closed_in_programs(world):
         ),
         ("usage", awsvault.UsageError("bad"), True),
         ("a very long refusal", AwsVaultError("x" * 20_000), True),
-        ("nobody could be asked", NeedsPerson("no terminal"), False),
+        ("nobody could be asked", NeedsUser("no terminal"), False),
         ("Ctrl-C", KeyboardInterrupt(), False),
         ("a signal", awsvault.Ended(15), False),
         ("a bug", ValueError("x"), False),
@@ -1066,10 +1066,10 @@ def test_without_a_terminal_exit_3_names_what_would_do(home):
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import awsvault; awsvault.World().ask('Code', instead='give --mfa-token')"],
         capture_output=True, text=True, start_new_session=True, env={"HOME": str(home)},
     )  # fmt: skip
-    assert "NeedsPerson: Code: there is no terminal to ask on" in done.stderr
+    assert "NeedsUser: Code: there is no terminal to ask on" in done.stderr
     world = World()
     world.may_ask = False
-    with pytest.raises(NeedsPerson, match="--no-input forbids asking") as caught:
+    with pytest.raises(NeedsUser, match="--no-input forbids asking") as caught:
         world.ask("Code", instead="give --mfa-token")
     assert (caught.value.exit_code, caught.value.hint) == (3, "give --mfa-token")
     assert not world.can_ask()
