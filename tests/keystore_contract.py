@@ -242,6 +242,20 @@ class KeystoreContract:
         store.delete("prod")
         assert awsvault.Vault(store, store.world).profiles() == []
 
+    def test_a_journal_is_neither_credential_nor_session(self, store, another):
+        store.set(item("prod", b"{keys}"))
+        name = awsvault.journal_name("prod")
+        store.journal().set(Item(name, Secret(b"[{}]"), "a journal", trusted=True))
+        for process in (store, another()):
+            vault = awsvault.Vault(process, process.world)
+            assert (vault.candidates(), vault.sessions()) == (["prod"], [])
+            assert vault.delete_all_sessions() == 0
+            assert list(map(awsvault.journal_profile, process.journal().keys())).count("prod") == 1
+            assert process.journal().get(name).data == Secret(b"[{}]")
+        another().journal().delete(name)
+        assert name not in store.journal().keys()
+        assert store.get("prod").data == Secret(b"{keys}")
+
     def test_two_processes(self, store, another):
         store.set(item("prod", b"{one}"))
         other = another()
