@@ -3057,6 +3057,7 @@ class FileKeystore(Keystore):
         self.iterations = iterations
         self._keks: dict[tuple[bytes, int], bytes] = {}
         self._proven_salt: bytes | None = None
+        self._proven_in = 0  # the number of the folder that had the item
 
     def identity(self) -> str:
         return f"file:{self.world.real_path(self.folder)}"
@@ -3134,6 +3135,7 @@ class FileKeystore(Keystore):
         self.world.private_folder(self.folder)
         try:
             with self._write_lock():
+                self._look_again()
                 salt = self._salt_for_writing(passphrase)
                 if not passphrase:
                     raise KeystoreError(
@@ -3155,6 +3157,7 @@ class FileKeystore(Keystore):
 
     def delete(self, key: str) -> None:
         with self._write_lock():
+            self._look_again()
             self._check_form(key)
             try:
                 self.world.delete_file(self._path(key))
@@ -3207,6 +3210,14 @@ class FileKeystore(Keystore):
         # a planted item must not choose our salt.
         if jwe.iterations == self.iterations and len(jwe.salt) >= 12:
             self._proven_salt = jwe.salt
+            self._proven_in = self.world.folder_number(self.folder)
+
+    def _look_again(self) -> None:
+        """Reach the folder that has the name now, under the lock: rekey() in another process may
+        have put it in the place of the one that was read."""
+        self.world.folders.drop(self.folder)
+        if self._proven_in and self.world.folder_number(self.folder) != self._proven_in:
+            self._proven_salt, self._proven_in = None, 0
 
     def _salt_for_writing(self, passphrase: Secret) -> bytes:
         """Return the salt of an item that the passphrase opens at the current count, else a new
@@ -3287,6 +3298,7 @@ class FileKeystore(Keystore):
             return
         try:
             with self._write_lock():
+                self._look_again()
                 if self._read(item.key) != token:
                     return
                 salt = self._salt_for_writing(passphrase)
@@ -3308,17 +3320,16 @@ class FileKeystore(Keystore):
         time one passphrase opens all that is there. KeystoreError if an item can't be opened, or
         the vault changes meanwhile: then nothing has changed. Call finish_rekey() first.
         """
-        try:
-            with self._write_lock():
+        with self._write_lock():
+            try:
                 before = self._snapshot()
-                count = self._seal_all(
-                    FileKeystore(self.world, self._fresh, passphrase, self.iterations)
-                )
+                fresh = FileKeystore(self.world, self._fresh, passphrase, self.iterations)
+                count = self._seal_all(fresh)
                 if self._snapshot() != before:
                     raise KeystoreError(f"{printable(self.folder)} changed meanwhile", "try again")
                 self._put_fresh_in_place()
-        finally:
-            self.finish_rekey()
+            finally:
+                self._clear_rekey()
         return count
 
     def _seal_all(self, fresh: FileKeystore) -> int:
@@ -3343,19 +3354,29 @@ class FileKeystore(Keystore):
     def finish_rekey(self) -> bool:
         """Clear away what an interrupted rekey() left; True if the new passphrase holds already."""
         with self._write_lock():
+            return self._clear_rekey()
+
+    def _clear_rekey(self) -> bool:
+        try:
+            text = self.world.read_own(self._rekey_file, MAX_ITEM_BYTES)
+            number = Rekey.from_members(parse_json_object(to_text(text))).inode
+        except (FileNotFoundError, ValueError):
+            number = 0  # nothing has taken the place of anything
+        if number and self._exists(self._fresh) and self._exists(self._old):
             try:
-                text = self.world.read_own(self._rekey_file, MAX_ITEM_BYTES)
-                number = Rekey.from_members(parse_json_object(to_text(text))).inode
-            except (FileNotFoundError, ValueError):
-                number = 0  # nothing has taken the place of anything
-            if number and not self._exists(self.folder):
                 self.world.rename_folder(self._fresh, self.folder)
-            done = number != 0 and self.world.folder_number(self.folder) == number
-            for folder in (self._fresh, self._old):
-                names = self.world.list_folder(folder)
-                paths = (os.path.join(folder, name) for name in names)
-                self.world.remove_leftovers([*paths, folder])
-            self.world.remove_leftovers([self._rekey_file])
+            except OSError as error:
+                raise KeystoreError(
+                    f"{printable(self.folder)} was made anew in the middle of a rekey: "
+                    f"{os_reason(error)}",
+                    "move it away, then awsvault rekey",
+                ) from None
+        done = number != 0 and self.world.folder_number(self.folder) == number
+        for folder in (self._fresh, self._old):
+            names = self.world.list_folder(folder)
+            paths = (os.path.join(folder, name) for name in names)
+            self.world.remove_leftovers([*paths, folder])
+        self.world.remove_leftovers([self._rekey_file])
         return done
 
     def _snapshot(self) -> list[tuple[str, int, int, int]]:

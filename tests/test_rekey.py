@@ -149,6 +149,52 @@ def test_a_write_meanwhile_is_not_lost(vault):
     assert opened(vault.home, PASSPHRASE)["prod"] == KEY_ID
 
 
+def keystore(cli, passphrase):
+    """The file vault as another process sees it, which has read an item already."""
+    world = FakeWorld(cli.home, cli.environment())
+    given = awsvault.Passphrase(world, awsvault.Secret(passphrase))
+    store = awsvault.FileKeystore(world, str(cli.keys), given, 8192)
+    assert store.get("prod")
+    return store
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_process_that_began_before_does_not_write_by_the_old_passphrase(vault, left):
+    """Nor into the old folder, while that still lies beside the new one."""
+
+    class Leaving(FakeWorld):
+        def remove_leftovers(self, paths):
+            if not left:
+                super().remove_leftovers(paths)
+
+    store = keystore(vault, PASSPHRASE)
+    command = ["rekey", "--new-passphrase-command", f"echo '{NEW}'"]
+    assert awsvault.main(command, Leaving(vault.home, vault.environment())) == 0
+    with pytest.raises(awsvault.WrongPassphrase):
+        store.set(awsvault.Item("late", awsvault.Secret("{}")))
+    with pytest.raises(awsvault.ItemNotFound):
+        store.delete("nothing")
+    store.delete("a/b")
+    assert os.listdir(vault.keys) == ["prod"]
+    assert opened(vault.home, NEW) == {"prod": KEY_ID}
+
+
+def test_a_vault_that_was_made_anew_between_two_renames_costs_nothing(vault):
+    fresh, old = (vault.keys.with_name(f"keys.{end}") for end in ("rekey", "old"))
+    shutil.copytree(vault.keys, fresh)
+    vault.keys.rename(old)
+    text = awsvault.go_json(awsvault.Rekey(fresh.stat().st_ino).members())
+    fresh.with_name("keys.rekey.json").write_text(text)
+    vault.keys.mkdir(mode=0o700)
+    (vault.keys / "new").write_bytes((old / "prod").read_bytes())
+    refused = rekey(vault, check=1)
+    assert "was made anew in the middle of a rekey" in refused.err
+    assert sorted(os.listdir(old)) == sorted(os.listdir(fresh))
+    (vault.keys / "new").unlink()
+    assert "An earlier rekey" in rekey(vault).out
+    assert opened(vault.home, PASSPHRASE) == EVERYTHING
+
+
 class RekeyWorld(DyingWorld):
     """A DyingWorld whose file system can exchange two folders, or not."""
 
