@@ -5868,7 +5868,6 @@ class ProfileConfig(Value):
 
     name: str
     endpoint: Endpoint = Endpoint()
-    iam_url: str = ""
     source: ProfileConfig | None = None
     role_arn: str = ""
     role_session_name: str = ""
@@ -6090,13 +6089,15 @@ def endpoint_url(lookup: Lookup, service: str) -> str:
     SDKs and Tools Reference Guide, "Service-specific endpoints")."""
     if lookup.parsed("ignore_configured_endpoint_urls", parse_bool, False):
         return ""
-    variables = (f"AWS_ENDPOINT_URL_{service.upper()}", "AWS_ENDPOINT_URL")
-    places = (
-        *((lookup.environ.get(name, ""), name) for name in variables),
-        _service_endpoint(lookup, service),
-        lookup.find("endpoint_url", file_only=True),
-    )
-    url, where = next((place for place in places if place[0]), ("", ""))
+
+    def places() -> Iterator[tuple[str, str]]:
+        for name in (f"AWS_ENDPOINT_URL_{service.upper()}", "AWS_ENDPOINT_URL"):
+            yield lookup.environ.get(name, ""), name
+        yield _service_endpoint(lookup, service)
+        yield lookup.find("endpoint_url", file_only=True)
+
+    # One by one: each start comes here, and a variable makes the rest superfluous.
+    url, where = next((place for place in places() if place[0]), ("", ""))
     try:
         return url and check_endpoint_url(url, lookup.environ.get("AWS_VAULT_ALLOW_HTTP") == "1")
     except ValueError as error:
@@ -6168,7 +6169,6 @@ def _profile(lookup: Lookup, source: ProfileConfig | None) -> ProfileConfig:
     return ProfileConfig(
         name=lookup.profile,
         endpoint=resolve_endpoint(lookup),
-        iam_url=endpoint_url(lookup, "iam"),
         source=source,
         role_arn=lookup.text("role_arn"),
         role_session_name=lookup.text("role_session_name"),
@@ -11016,7 +11016,8 @@ def rotate_key(app: App, profile: str, options: RotateOptions) -> tuple[str, ...
         if not rotation and (options.resume or options.rollback):
             world.say(f"there is no unfinished rotation of {printable(keys.name)!r}")
             return ()
-        iam = Iam(Aws(world), keys.endpoint.replace(url=keys.iam_url, regional=""), keys.endpoint)
+        url = endpoint_url(Lookup(app.config, keys.name, {}, world.environ, active=True), "iam")
+        iam = Iam(Aws(world), keys.endpoint.replace(url=url, regional=""), keys.endpoint)
         session = None if options.no_session else plan_key_session(chain)
         signer = session.retrieve(app.tools(app.codes(None))) if session else None
         rotator = Rotator(world, vault, iam, signer)
@@ -11433,24 +11434,12 @@ def cut_line(argv: Sequence[str]) -> ParsedLine:
     asked_help = False
     while tokens:
         token = tokens.pop(0)
-        is_flag = token.startswith("-") and token != "-"
-        if is_flag:
+        if token.startswith("-") and token != "-":
             _refuse_late_flag(command, words, token, end == len(argv))
-        options = (*GLOBAL_OPTIONS, *(command.options if command else ()))
-        known = {name for option in options for name in option.names}
-        if token.partition("=")[0] in {"--profile", "-p"} - known:
-            raise UsageError(
-                f"unknown flag {printable(token)}",
-                "the profile is the first word, as in awsvault exec prod",
-            )
-        if token in ("--help", "-h"):
-            asked_help = True
-        elif token == "--no-help":
-            continue
-        elif token == "-v" and token not in known:
-            flags.append("--version")
-        elif is_flag:
-            flags += _flag_with_value(token, tokens, options)
+            if token in ("--help", "-h"):
+                asked_help = True
+            elif token != "--no-help":
+                flags += _flag_with_value(token, tokens, command)
         elif command is not None:
             words.append(token)
         elif token == "help":
@@ -11478,8 +11467,18 @@ def _refuse_late_flag(
         )
 
 
-def _flag_with_value(token: str, rest: list[str], options: Iterable[Option]) -> list[str]:
-    """Return a flag as argparse can't misread it: joined to the word that is its value."""
+def _flag_with_value(token: str, rest: list[str], command: Command | None) -> list[str]:
+    """Return a flag as argparse can't misread it: joined to the word that is its value
+    (UsageError)."""
+    options = (*GLOBAL_OPTIONS, *(command.options if command else ()))
+    known = {name for option in options for name in option.names}
+    if token.partition("=")[0] in {"--profile", "-p"} - known:
+        raise UsageError(
+            f"unknown flag {printable(token)}",
+            "the profile is the first word, as in awsvault exec prod",
+        )
+    if token == "-v" and token not in known:
+        return ["--version"]
     valued = {name for option in options if option.takes_value() for name in option.names}
     if token.startswith("--"):
         return [f"{token}={rest.pop(0)}"] if token in valued and rest else [token]

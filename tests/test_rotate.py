@@ -349,6 +349,18 @@ def test_the_policy_that_it_needs(cli):
     assert chinese["Resource"].startswith("arn:aws-cn:")
 
 
+def test_where_iam_is_concerns_rotate_alone(vault, fake_aws, keys):
+    wrong = {"AWS_ENDPOINT_URL_IAM": "http://iam.example.com"}
+    vault.run("exec", "prod", "--", "true", env=wrong, check=0)
+    refused = vault.run("rotate", "prod", env=wrong)
+    assert refused.code == awsvault.EXIT_USAGE
+    assert "AWS_ENDPOINT_URL_IAM" in refused.err
+    services = f"services = ours\n\n[services ours]\niam =\n  endpoint_url = {fake_aws.url}\n"
+    vault.config(f"[profile prod]\nregion = eu-west-1\n{services}")
+    vault.run("rotate", "prod", env={"AWS_ENDPOINT_URL_IAM": None}, check=0)
+    is_renewed(vault, keys)
+
+
 # -- at once, and killed ----------------------------------------------------------------------
 
 
