@@ -200,6 +200,10 @@ class DamagedItem(KeystoreError):
     """One item can't be read though the keystore works."""
 
 
+class EndedCredentials(KeystoreError):
+    """Stored credentials that had an end are past it."""
+
+
 class ForeignEntry(DamagedItem):
     """What stands under an item's name is not in aws-vault's form: another program's, or damaged
     beyond telling. It is never replaced or removed."""
@@ -2607,9 +2611,10 @@ PR_SET_DUMPABLE = 4
 
 def reported_error(text: str) -> str:
     """Return the error in what a run of this program printed, or the last line of another's."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    error = next((line for line in lines if "error: " in line), lines[-1] if lines else "")
-    return printable(error.replace("awsvault: error: ", "")) or "it ended at once"
+    error = next((line for line in text.splitlines() if "error: " in line), "")
+    return (
+        printable(error.replace("awsvault: error: ", "")) or last_line(text) or "it ended at once"
+    )
 
 
 ATTEMPTS = 3
@@ -5311,7 +5316,9 @@ class Vault:
             ) from None
         if found.expiration and found.expiration <= self.world.now():
             ended = format_time(found.expiration)
-            raise KeystoreError(f"the credentials stored for {printable(profile)!r} ended {ended}")
+            raise EndedCredentials(
+                f"the credentials stored for {printable(profile)!r} ended {ended}"
+            )
         return found
 
     def store_credentials(self, profile: str, credentials: Credentials) -> None:
@@ -9378,7 +9385,7 @@ class Rotator:
     def _holds(self, profile: str, keys: Credentials) -> bool:
         try:
             return self.vault.credentials(profile).access_key_id == keys.access_key_id
-        except (DamagedItem, ItemNotFound):
+        except (DamagedItem, EndedCredentials, ItemNotFound):
             return False
 
     def _two_keys(
@@ -9719,7 +9726,7 @@ class KeyFile:
 
     def __init__(self, world: World, path: str) -> None:
         self.world = world
-        self.path = path
+        self.path = os.path.abspath(path)
 
     def read(self) -> str:
         """Return the file's text (UsageError)."""
@@ -9879,8 +9886,14 @@ class App:
         )
 
     def tell_unfinished(self) -> None:
-        """Say which rotations were interrupted."""
-        for profile in map(printable, Journals(self.vault.keystore).profiles()):
+        """Say which rotations were interrupted. A place that can't be looked at stops nothing else:
+        rotate itself says what is wrong with it."""
+        try:
+            unfinished = Journals(self.vault.keystore).profiles()
+        except AwsVaultError as error:
+            self.world.debug(f"journals: {error.message}")
+            unfinished = []
+        for profile in map(printable, unfinished):
             hint = ROTATE_HINT.format(profile)
             self.world.say_once(f"note: the rotation of {profile!r} was interrupted: {hint}")
 
@@ -10890,21 +10903,27 @@ def migrate_command(
         return 0
     for name in names:
         target.refuse_profile(name)
-    copied = []
+    copied: dict[str, Credentials] = {}
     for name in names:
-        if keep_key(target, name, vault.credentials(name), replace=overwrite):
+        keys = vault.credentials(name)
+        if keep_key(target, name, keys, replace=overwrite):
             target.delete_sessions(app.dependents(name))
-            copied.append(name)
+            copied[name] = keys
             world.out(f"{printable(name)} is in {to}\n")
         else:
             world.say(f"note: {printable(name)} is left: {to} has another key (--overwrite)")
-    for name in copied if delete_source else ():
+    for name, keys in copied.items() if delete_source else ():
+        if vault.credentials(name) != keys:
+            raise AwsVaultError(
+                f"another key was stored for {printable(name)!r} in {place} meanwhile",
+                "run it again with --overwrite",
+            )
         vault.delete_credentials(name)
         vault.delete_sessions([name])
     gone = f", and removed from {place}" if delete_source else ""
     world.out(f"{counted(len(copied), 'key')} copied and compared{gone}.\n")
     world.say(f"note: awsvault backends --use {to} uses it from now on")
-    return 0 if copied == names else 1
+    return 0 if [*copied] == names else 1
 
 
 def rekey_command(app: App, *, new_passphrase_fd: str, new_passphrase_command: str) -> int:

@@ -192,6 +192,15 @@ def test_a_missing_file(cli):
     assert "can't read" in cli.run("import").err
 
 
+def test_a_file_that_is_named_from_here(cli, home):
+    (home / "credentials").write_text(FILE)
+    cli.run("import", "work", env={"AWS_SHARED_CREDENTIALS_FILE": "credentials"}, check=0)
+    assert OTHER_ID not in (home / "credentials").read_text().partition("[mfa]")[0]
+    (home / "jon.csv").write_text(f"Access key ID,Secret access key\n{KEY_ID},{SECRET}\n")
+    cli.run("import", "--csv", "jon.csv", "jon", check=0)
+    assert (home / "jon.csv").read_text() == "Access key ID,Secret access key\n"
+
+
 def test_a_link_is_read_but_never_replaced(cli, file, tmp_path):
     target = tmp_path / "elsewhere"
     file.rename(target)

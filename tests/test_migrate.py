@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 import awsvault
-from tests.conftest import Cli
+from tests.conftest import PASSPHRASE, Cli
 from tests.desktop import Desktop, make_gpg_key
 from tests.fake_aws import KEY_ID, SECRET
 from tests.fake_world import DyingWorld, FakeWorld, forked
@@ -170,6 +170,26 @@ def test_killed_at_any_step_every_key_is_somewhere(vault, fakes):
     assert stored(vault, "pass", "prod") == (KEY_ID, SECRET)
     assert stored(vault, "pass", "work") == (OTHER_ID, OTHER_SECRET)
     assert step > 15
+
+
+def test_a_key_that_was_stored_meanwhile_is_not_deleted(vault):
+    class Busy(FakeWorld):
+        """A world in which another key comes into the source, once all are copied."""
+
+        def out(self, text):
+            super().out(text)
+            if text.startswith("work is in"):
+                awsvault.Vault(file, self).store_credentials("prod", other)
+
+    world = Busy(vault.home, vault.environment())
+    given = awsvault.Passphrase(world, awsvault.Secret(PASSPHRASE))
+    file = awsvault.FileKeystore(world, str(vault.keys), given, 8192)
+    other = awsvault.Credentials(OTHER_ID, awsvault.Secret(OTHER_SECRET))
+    assert awsvault.main([*BOTH, "--delete-source"], world) == 1
+    assert "another key was stored for 'prod' in file meanwhile" in "".join(world.said)
+    assert stored(vault, "file", "prod") == (OTHER_ID, OTHER_SECRET)
+    vault.run(*BOTH, "--delete-source", "--overwrite", check=0)
+    assert stored(vault, "pass", "prod") == (OTHER_ID, OTHER_SECRET)
 
 
 def test_a_use_of_another_keystore_names_it_as_the_next_step(vault):

@@ -92,6 +92,17 @@ def test_a_key_that_is_stored_twice_is_renewed_in_both(vault, keys):
     assert stored(vault, "another") == ("AKIADUMMYEXAMPLE0007", SECRET)
 
 
+def test_credentials_of_another_profile_that_ended_are_no_hindrance(vault, keys):
+    world = FakeWorld(vault.home, vault.environment())
+    data = awsvault.go_json({
+        "AccessKeyID": OTHER_ID, "SecretAccessKey": SECRET, "CanExpire": True,
+        "Expires": "2020-01-01T00:00:00Z",
+    })  # fmt: skip
+    file_keystore(world).set(awsvault.Item("ended", awsvault.Secret(data)))
+    vault.run("rotate", "prod", check=0)
+    is_renewed(vault, keys)
+
+
 def test_with_an_mfa_device_one_code_serves_every_call(cli, fake_aws, keys):
     cli.mfa_config()
     cli.add("prod")
